@@ -1,0 +1,387 @@
+//! Content digests: parsed once at the edge, never degenerate afterwards.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::Digest as _;
+
+/// A hash function that identifies blobs (Remote Execution API, `DigestFunction.Value`).
+///
+/// Only functions that this crate can compute are representable: a digest
+/// that cannot be recomputed cannot be verified.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum DigestFunction {
+    /// SHA-256, 32 bytes. What BuildStream and every server in practice use.
+    #[default]
+    Sha256 = 1,
+    /// SHA-384, 48 bytes.
+    Sha384 = 5,
+    /// SHA-512, 64 bytes.
+    Sha512 = 6,
+}
+
+impl DigestFunction {
+    /// Every function, in the order of their wire numbers.
+    pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha384, Self::Sha512];
+
+    /// Length of a hash in bytes.
+    #[must_use]
+    pub const fn hash_bytes(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// The `DigestFunction.Value` number on the wire.
+    #[must_use]
+    pub const fn wire_value(self) -> i32 {
+        self as i32
+    }
+
+    /// The function with this `DigestFunction.Value` number, if it is one that we can compute.
+    #[must_use]
+    pub fn from_wire(value: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|f| f.wire_value() == value)
+    }
+
+    /// The name used in JSON and in messages, as the specification spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA256",
+            Self::Sha384 => "SHA384",
+            Self::Sha512 => "SHA512",
+        }
+    }
+
+    /// The function whose hashes have this many bytes.
+    ///
+    /// Unambiguous for the functions here: the specification lets these
+    /// lengths stand without naming the function.
+    #[must_use]
+    pub fn from_hash_len(bytes: usize) -> Option<Self> {
+        Self::ALL.into_iter().find(|f| f.hash_bytes() == bytes)
+    }
+
+    /// The digest of `data`.
+    #[must_use]
+    pub fn digest(self, data: &[u8]) -> Digest {
+        let mut hasher = self.hasher();
+        hasher.update(data);
+        hasher.finish()
+    }
+
+    /// Starts an incremental computation.
+    #[must_use]
+    pub fn hasher(self) -> Hasher {
+        let state = match self {
+            Self::Sha256 => State::Sha256(sha2::Sha256::new()),
+            Self::Sha384 => State::Sha384(sha2::Sha384::new()),
+            Self::Sha512 => State::Sha512(sha2::Sha512::new()),
+        };
+        Hasher { function: self, state, size_bytes: 0 }
+    }
+
+    /// The digest of the empty blob, which every store has without being told.
+    #[must_use]
+    pub fn empty(self) -> Digest {
+        self.digest(&[])
+    }
+}
+
+impl fmt::Display for DigestFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DigestFunction {
+    type Err = DigestError;
+
+    fn from_str(s: &str) -> Result<Self, DigestError> {
+        Self::ALL
+            .into_iter()
+            .find(|f| f.name().eq_ignore_ascii_case(s))
+            .ok_or_else(|| DigestError::Function(s.chars().take(40).collect()))
+    }
+}
+
+/// An incremental digest computation over a stream of bytes.
+#[derive(Clone)]
+pub struct Hasher {
+    function: DigestFunction,
+    state: State,
+    size_bytes: u64,
+}
+
+#[derive(Clone)]
+enum State {
+    Sha256(sha2::Sha256),
+    Sha384(sha2::Sha384),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    /// Adds the next bytes.
+    pub fn update(&mut self, data: &[u8]) {
+        self.size_bytes += data.len() as u64;
+        match &mut self.state {
+            State::Sha256(h) => h.update(data),
+            State::Sha384(h) => h.update(data),
+            State::Sha512(h) => h.update(data),
+        }
+    }
+
+    /// Bytes added so far.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The digest of everything added.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        let mut hash = [0; 64];
+        match self.state {
+            State::Sha256(h) => hash[..32].copy_from_slice(&h.finalize()),
+            State::Sha384(h) => hash[..48].copy_from_slice(&h.finalize()),
+            State::Sha512(h) => hash[..64].copy_from_slice(&h.finalize()),
+        }
+        Digest { hash, size_bytes: self.size_bytes, function: self.function }
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hasher({}, {} bytes)", self.function, self.size_bytes)
+    }
+}
+
+/// The identity of a blob: hash function, hash and size together.
+///
+/// A value of this type is always well formed; text and wire forms are parsed
+/// into it once. Two digests with the same hash and different sizes are
+/// different (the specification makes the size part of the identity).
+/// Ordering is by hash bytes, then size, then function.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Digest {
+    /// The hash, zero-padded behind the function's length.
+    hash: [u8; 64],
+    size_bytes: u64,
+    function: DigestFunction,
+}
+
+impl Digest {
+    /// A digest from raw hash bytes.
+    ///
+    /// # Errors
+    /// [`DigestError::Length`] when the length is not the function's.
+    pub fn from_raw(function: DigestFunction, hash: &[u8], size_bytes: u64) -> Result<Self, DigestError> {
+        if hash.len() != function.hash_bytes() {
+            return Err(DigestError::Length { found: hash.len() * 2, expected: function.hash_bytes() * 2 });
+        }
+        if size_bytes > i64::MAX as u64 {
+            return Err(DigestError::Size(size_bytes.to_string()));
+        }
+        let mut padded = [0; 64];
+        padded[..hash.len()].copy_from_slice(hash);
+        Ok(Self { hash: padded, size_bytes, function })
+    }
+
+    /// A digest from the lowercase hexadecimal hash and size of a wire message.
+    /// The function is the one whose hashes have that length.
+    ///
+    /// # Errors
+    /// [`DigestError`] for a negative size, an unknown length, or any character outside `0-9a-f`.
+    pub fn from_hex(hash: &[u8], size_bytes: i64) -> Result<Self, DigestError> {
+        let size_bytes = u64::try_from(size_bytes).map_err(|_| DigestError::Size(size_bytes.to_string()))?;
+        let function = DigestFunction::from_hash_len(hash.len() / 2)
+            .filter(|_| hash.len().is_multiple_of(2))
+            .ok_or(DigestError::Length { found: hash.len(), expected: 64 })?;
+        let mut raw = [0; 64];
+        for (out, pair) in raw.iter_mut().zip(hash.chunks_exact(2)) {
+            *out = (nibble(pair[0])? << 4) | nibble(pair[1])?;
+        }
+        Ok(Self { hash: raw, size_bytes, function })
+    }
+
+    /// The digest of `data` under `function`.
+    #[must_use]
+    pub fn of(function: DigestFunction, data: &[u8]) -> Self {
+        function.digest(data)
+    }
+
+    /// The hash function.
+    #[must_use]
+    pub const fn function(&self) -> DigestFunction {
+        self.function
+    }
+
+    /// The raw hash.
+    #[must_use]
+    pub fn hash(&self) -> &[u8] {
+        &self.hash[..self.function.hash_bytes()]
+    }
+
+    /// Size of the blob in bytes; never above `i64::MAX`.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Size as the signed number of the wire messages.
+    #[must_use]
+    pub const fn wire_size(&self) -> i64 {
+        self.size_bytes.cast_signed()
+    }
+
+    /// Whether this is the empty blob.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.size_bytes == 0
+    }
+
+    /// Whether `data` is the blob that this digest names.
+    #[must_use]
+    pub fn matches(&self, data: &[u8]) -> bool {
+        data.len() as u64 == self.size_bytes && self.function.digest(data) == *self
+    }
+
+    /// The hash in lowercase hexadecimal.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        let mut out = String::with_capacity(self.function.hash_bytes() * 2);
+        for byte in self.hash() {
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+        out
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn nibble(c: u8) -> Result<u8, DigestError> {
+    match c {
+        b'0'..=b'9' => Ok(c - b'0'),
+        b'a'..=b'f' => Ok(c - b'a' + 10),
+        _ => Err(DigestError::Character(char::from(c))),
+    }
+}
+
+impl std::hash::Hash for Digest {
+    /// Feeds only the first 8 bytes of the hash: they are uniform already.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.hash;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// `HASH/SIZE`, the form used on command lines, in JSON and in logs.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.to_hex(), self.size_bytes)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    /// Parses `HASH/SIZE`.
+    fn from_str(s: &str) -> Result<Self, DigestError> {
+        let (hash, size) = s.split_once('/').ok_or(DigestError::Form)?;
+        if !size.bytes().all(|b| b.is_ascii_digit()) || (size.len() > 1 && size.starts_with('0')) {
+            return Err(DigestError::Size(size.chars().take(40).collect()));
+        }
+        let size: i64 = size.parse().map_err(|_| DigestError::Size(size.chars().take(40).collect()))?;
+        Self::from_hex(hash.as_bytes(), size)
+    }
+}
+
+/// Why something is not a digest.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DigestError {
+    /// No slash between hash and size.
+    #[error("a digest is HASH/SIZE, with a slash between them")]
+    Form,
+    /// The hash has a length that no supported function has.
+    #[error("a hash of {found} hexadecimal digits; expected {expected}")]
+    Length {
+        /// Digits found.
+        found: usize,
+        /// Digits expected.
+        expected: usize,
+    },
+    /// A character that is not a lowercase hexadecimal digit.
+    #[error("{0:?} in a hash; only 0-9 and a-f are allowed")]
+    Character(char),
+    /// A size that is negative, too large, or not a number.
+    #[error("{0:?} is not a size in bytes")]
+    Size(String),
+    /// A digest function that is unknown or cannot be computed here.
+    #[error("digest function {0:?} is not supported; use SHA256, SHA384 or SHA512")]
+    Function(String),
+    /// A message field that must hold a digest is absent.
+    #[error("the digest is absent")]
+    Absent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855/0";
+
+    #[test]
+    fn the_empty_blob_has_the_published_digest() {
+        assert_eq!(DigestFunction::Sha256.empty().to_string(), EMPTY);
+        assert_eq!(EMPTY.parse(), Ok(DigestFunction::Sha256.empty()));
+    }
+
+    #[test]
+    fn degenerate_forms_are_refused() {
+        let hash = &EMPTY[..64];
+        let check = |s: &str, e: DigestError| assert_eq!(s.parse::<Digest>(), Err(e), "{s}");
+        check(hash, DigestError::Form);
+        check(&format!("{hash}/-1"), DigestError::Size("-1".into()));
+        check(&format!("{hash}/+1"), DigestError::Size("+1".into()));
+        check(&format!("{hash}/01"), DigestError::Size("01".into()));
+        check(&format!("{hash}/9223372036854775808"), DigestError::Size("9223372036854775808".into()));
+        check(&format!("{}/0", hash.to_uppercase()), DigestError::Character('E'));
+        check(&format!("{}/0", &hash[1..]), DigestError::Length { found: 63, expected: 64 });
+        check("/0", DigestError::Length { found: 0, expected: 64 });
+    }
+
+    #[test]
+    fn the_size_is_part_of_the_identity() {
+        let one = Digest::of(DigestFunction::Sha256, b"x");
+        let other = Digest::from_raw(DigestFunction::Sha256, one.hash(), 2).unwrap();
+        assert_ne!(one, other);
+        assert!(one.matches(b"x") && !other.matches(b"x"));
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(data: Vec<u8>, function in prop::sample::select(&DigestFunction::ALL[..])) {
+            let digest = function.digest(&data);
+            prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+            prop_assert_eq!(Digest::from_hex(digest.to_hex().as_bytes(), digest.wire_size()), Ok(digest));
+            prop_assert!(digest.matches(&data));
+        }
+
+        #[test]
+        fn no_text_panics(s in "\\PC*") {
+            let _ = s.parse::<Digest>();
+        }
+    }
+}
