@@ -1,5 +1,13 @@
 //! Remote Execution API messages.
 
 mod digest;
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, clippy::missing_errors_doc)]
+mod generated;
 
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
+pub use generated::build::bazel::remote::asset::v1 as asset;
+pub use generated::build::bazel::remote::execution::v2;
+pub use generated::build::bazel::semver;
+pub use generated::build::buildgrid;
+pub use generated::buildstream::v2 as buildstream;
+pub use generated::google::{bytestream, longrunning, rpc};
