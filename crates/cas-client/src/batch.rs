@@ -1,0 +1,30 @@
+//! What every implementation does to a batch before it acts on it.
+
+use reapi_proto::{Digest, DigestFunction};
+use rustc_hash::FxHashSet;
+
+use crate::{Error, ErrorKind, Result};
+
+/// `digests` without repetitions, in order of first occurrence.
+pub(crate) fn distinct(digests: &[Digest]) -> Vec<Digest> {
+    let mut seen = FxHashSet::with_capacity_and_hasher(digests.len(), Default::default());
+    digests.iter().filter(|d| seen.insert(**d)).copied().collect()
+}
+
+/// Refuses a batch that holds a digest of another function than the store's:
+/// such a digest cannot name anything there.
+pub(crate) fn require_function<'a>(
+    operation: &'static str,
+    function: DigestFunction,
+    digests: impl IntoIterator<Item = &'a Digest>,
+) -> Result<()> {
+    match digests.into_iter().find(|d| d.function() != function) {
+        None => Ok(()),
+        Some(foreign) => Err(Error::new(
+            ErrorKind::Invalid,
+            operation,
+            format!("a {} digest in a store of {function} digests", foreign.function()),
+        )
+        .with_digest(*foreign)),
+    }
+}
