@@ -1,8 +1,17 @@
 //! Remote Execution API messages.
 
 mod digest;
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, clippy::missing_errors_doc)]
+mod digest_wire;
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::missing_errors_doc
+)]
 mod generated;
+pub mod raw;
 
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
 pub use generated::build::bazel::remote::asset::v1 as asset;

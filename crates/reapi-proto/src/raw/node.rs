@@ -1,0 +1,201 @@
+//! What a directory entry is, and where its parts are in the message.
+
+use bytes::Bytes;
+
+use super::RawError;
+use super::error::shown;
+use super::wire::{Field, Fields, Span, Value, put_bytes, put_digest, put_len_field, put_len_like, put_number};
+use super::wire::{read_digest, set_digest, set_fields};
+use crate::Digest;
+
+/// What a name in a directory stands for.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub enum Node {
+    /// A regular file (`FileNode`).
+    File {
+        /// Digest of the contents.
+        digest: Digest,
+        /// Whether it may be executed.
+        executable: bool,
+    },
+    /// A subdirectory (`DirectoryNode`).
+    Directory {
+        /// Digest of its Directory message.
+        digest: Digest,
+    },
+    /// A symbolic link (`SymlinkNode`).
+    Symlink {
+        /// What it points at, relative to the directory that holds it or absolute; not normalised.
+        target: Bytes,
+    },
+}
+
+impl Node {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::File { .. } => Kind::File,
+            Self::Directory { .. } => Kind::Directory,
+            Self::Symlink { .. } => Kind::Symlink,
+        }
+    }
+
+    /// Appends a canonical entry: the field of the Directory with this node under `name`.
+    pub(super) fn encode(&self, out: &mut Vec<u8>, name: &[u8]) {
+        let mut payload = Vec::with_capacity(name.len() + 88);
+        put_bytes(&mut payload, 1, name);
+        match self {
+            Self::File { digest, executable } => {
+                put_digest(&mut payload, 2, digest);
+                put_number(&mut payload, 4, u64::from(*executable));
+            }
+            Self::Directory { digest } => put_digest(&mut payload, 2, digest),
+            Self::Symlink { target } => put_bytes(&mut payload, 2, target),
+        }
+        put_len_field(out, self.kind().field(), &payload);
+    }
+}
+
+/// The list of a Directory that an entry is in; ordered as the lists are in the message.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Kind {
+    File,
+    Directory,
+    Symlink,
+}
+
+impl Kind {
+    pub(super) const fn field(self) -> u32 {
+        match self {
+            Self::File => 1,
+            Self::Directory => 2,
+            Self::Symlink => 3,
+        }
+    }
+
+    pub(super) const fn from_field(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::File),
+            2 => Some(Self::Directory),
+            3 => Some(Self::Symlink),
+            _ => None,
+        }
+    }
+}
+
+/// One entry of a Directory message: where it is and what it says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    /// The whole entry, with tag and length.
+    pub(super) span: Span,
+    pub(super) name: Span,
+    pub(super) value: SlotValue,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SlotValue {
+    File { digest: Digest, executable: bool },
+    Directory { digest: Digest },
+    Symlink { target: Span },
+}
+
+impl Slot {
+    /// Reads one entry: `field` of the Directory `message`.
+    pub(super) fn parse(message: &[u8], kind: Kind, field: &Field) -> Result<Self, RawError> {
+        let mut fields = Fields::within(message, field.payload()?);
+        let (mut name, mut second, mut executable, mut properties) = (None, None, None, None);
+        while let Some(field) = fields.next()? {
+            match (field.number, kind) {
+                (1, _) => field.only(&mut name, "the name of an entry")?,
+                (2, Kind::File | Kind::Directory) => field.only(&mut second, "the digest of an entry")?,
+                (2, Kind::Symlink) => field.only(&mut second, "the target of a symlink")?,
+                (4, Kind::File) => field.only(&mut executable, "is_executable")?,
+                (6, Kind::File) | (4, Kind::Symlink) => field.only(&mut properties, "node_properties")?,
+                _ => {}
+            }
+        }
+        let name = name.map_or(Ok(Span::default()), |field| field.payload())?;
+        let shown_name = name.of(message);
+        check_name(shown_name)?;
+        let value = match kind {
+            Kind::File => SlotValue::File {
+                digest: read_digest(message, second, shown_name)?,
+                executable: executable.map_or(Ok(0), |field: Field| field.number_value())? != 0,
+            },
+            Kind::Directory => SlotValue::Directory { digest: read_digest(message, second, shown_name)? },
+            Kind::Symlink => {
+                SlotValue::Symlink { target: second.map_or(Ok(Span::default()), |field: Field| field.payload())? }
+            }
+        };
+        Ok(Self { span: Span::new(field.start, field.end), name, value })
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.value {
+            SlotValue::File { .. } => Kind::File,
+            SlotValue::Directory { .. } => Kind::Directory,
+            SlotValue::Symlink { .. } => Kind::Symlink,
+        }
+    }
+
+    pub(super) fn node(&self, message: &Bytes) -> Node {
+        match self.value {
+            SlotValue::File { digest, executable } => Node::File { digest, executable },
+            SlotValue::Directory { digest } => Node::Directory { digest },
+            SlotValue::Symlink { target } => Node::Symlink { target: message.slice(target.range()) },
+        }
+    }
+
+    /// The whole entry with `node`, which is of the same kind, in place of what it says.
+    pub(super) fn set(&self, message: &[u8], node: &Node) -> Result<Vec<u8>, RawError> {
+        let unchanged = || self.span.of(message).to_vec();
+        let Some(entry) = Fields::within(message, self.span).next()? else { return Ok(unchanged()) };
+        let inner = entry.payload()?;
+        let payload = match (&self.value, node) {
+            (SlotValue::File { digest: old, executable: was }, Node::File { digest, executable }) => {
+                let new_digest = self.digest_payload(message, inner, digest)?;
+                let mut changes = Vec::with_capacity(2);
+                if old != digest {
+                    changes.push((2, Value::Len(&new_digest)));
+                }
+                if was != executable {
+                    changes.push((4, Value::Number(u64::from(*executable))));
+                }
+                set_fields(message, inner, &changes)?
+            }
+            (SlotValue::Directory { digest: old }, Node::Directory { digest }) if old != digest => {
+                let new_digest = self.digest_payload(message, inner, digest)?;
+                set_fields(message, inner, &[(2, Value::Len(&new_digest))])?
+            }
+            (SlotValue::Symlink { target: old }, Node::Symlink { target }) if old.of(message) != target => {
+                set_fields(message, inner, &[(2, Value::Len(target))])?
+            }
+            _ => return Ok(unchanged()),
+        };
+        let mut out = Vec::with_capacity(payload.len() + 6);
+        put_len_like(&mut out, message, &entry, &payload);
+        Ok(out)
+    }
+
+    /// The edited payload of the digest inside the node.
+    fn digest_payload(&self, message: &[u8], node: Span, digest: &Digest) -> Result<Vec<u8>, RawError> {
+        let mut fields = Fields::within(message, node);
+        while let Some(field) = fields.next()? {
+            if field.number == 2 {
+                return set_digest(message, field.payload()?, digest);
+            }
+        }
+        let name = self.name.of(message);
+        Err(RawError::Digest(shown(name), crate::DigestError::Absent))
+    }
+}
+
+/// Refuses names that do not name a file in a directory: `FileNode.name` and its kin are one path segment.
+pub(super) fn check_name(name: &[u8]) -> Result<(), RawError> {
+    let reason = match name {
+        b"" => "it is empty",
+        b"." | b".." => "it means a directory on the way",
+        _ if name.iter().any(|byte| matches!(byte, b'/' | 0)) => "it contains a slash or a zero byte",
+        _ => return Ok(()),
+    };
+    Err(RawError::BadName(shown(name), reason))
+}
