@@ -2,11 +2,13 @@
 
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod ci;
 mod codegen;
+mod tidy;
 
 use std::fmt;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -26,11 +28,17 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Check what the compiler cannot: layers, file sizes, prose, manifests.
+    Tidy,
+    /// Run everything that a change must pass.
+    Ci,
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
         Task::Codegen { check } => codegen::run(if check { codegen::Mode::Check } else { codegen::Mode::Write }),
+        Task::Tidy => tidy::run(),
+        Task::Ci => ci::run_all(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +72,13 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self(error.to_string())
     }
+}
+
+/// The cargo that runs this program, in the workspace.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
 }
 
 /// The workspace root.
