@@ -11,7 +11,9 @@ mod digest_wire;
     clippy::missing_errors_doc
 )]
 mod generated;
+pub mod precondition;
 pub mod raw;
+pub mod resource;
 
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
 pub use generated::build::bazel::remote::asset::v1 as asset;

@@ -5,7 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::platform::Platform;
-use super::wire::{Field, Fields, Patch, apply, check_size, put_len_like, read_digest, set_digest};
+use super::splice::{Patch, apply, put_len_like, set_digest};
+use super::wire::{Field, Fields, check_size, require_digest};
 use super::{Property, PropertyEdit, RawError};
 use crate::Digest;
 
@@ -53,14 +54,9 @@ impl Action {
                 _ => {}
             }
         }
-        let digest = |field: Option<Field>, what: &str| {
-            let digest = read_digest(&bytes, field, what.as_bytes())?;
-            // Read successfully, so it is there.
-            field.map(|field| (field, digest)).ok_or(RawError::Truncated(0))
-        };
         Ok(Self {
-            command: digest(command, "Action.command_digest")?,
-            input_root: digest(input_root, "Action.input_root_digest")?,
+            command: require_digest(&bytes, command, b"Action.command_digest")?,
+            input_root: require_digest(&bytes, input_root, b"Action.input_root_digest")?,
             timeout: timeout.map(|field| read_duration(&bytes, &field)).transpose()?,
             do_not_cache: do_not_cache.map_or(Ok(0), |field| field.number_value())? != 0,
             platform: Platform::parse(&bytes, platform)?,

@@ -5,7 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::platform::{Platform, read_pair};
-use super::wire::{Field, Fields, Span, apply, check_size};
+use super::splice::apply;
+use super::wire::{Field, Fields, Span, check_size};
 use super::{Property, PropertyEdit, RawError};
 
 /// A Command as its bytes and what they say. Fields may stand in any order.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::error::shown;
 use super::node::{Kind, Slot, check_name};
-use super::wire::{Patch, apply};
+use super::splice::{Patch, apply};
 use super::{Directory, Node, RawEntry, RawError};
 
 /// What happens to one name of a [`Directory`].

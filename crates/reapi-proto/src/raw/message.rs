@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::RawError;
-use super::wire::{Fields, Patch, apply, check_size, put_len_field, put_len_like};
+use super::splice::{Patch, apply, put_len_field, put_len_like};
+use super::wire::{Fields, check_size};
 
 /// `bytes` with one top-level length-delimited field replaced, inserted or
 /// (`None`) removed; every other byte is kept.

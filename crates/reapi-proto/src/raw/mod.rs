@@ -9,6 +9,7 @@
 //! Names and paths are bytes: the specification asks for UTF-8, file systems do not.
 
 mod error;
+mod splice;
 mod wire;
 
 mod entry;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::RawError;
 use super::error::shown;
-use super::wire::{Field, Fields, Span, Value, put_bytes, put_digest, put_len_field, put_len_like, put_number};
-use super::wire::{read_digest, set_digest, set_fields};
+use super::splice::{Value, put_bytes, put_digest, put_len_field, put_len_like, put_number, set_digest, set_fields};
+use super::wire::{Field, Fields, Span, require_digest};
 use crate::Digest;
 
 /// What a name in a directory stands for.
@@ -113,18 +113,17 @@ impl Slot {
                 _ => {}
             }
         }
-        let name = name.map_or(Ok(Span::default()), |field| field.payload())?;
-        let shown_name = name.of(message);
-        check_name(shown_name)?;
+        let payload = |field: Option<Field>| field.map_or(Ok(Span::default()), |field| field.payload());
+        let name = payload(name)?;
+        check_name(name.of(message))?;
+        let digest = || Ok::<_, RawError>(require_digest(message, second, name.of(message))?.1);
         let value = match kind {
             Kind::File => SlotValue::File {
-                digest: read_digest(message, second, shown_name)?,
+                digest: digest()?,
                 executable: executable.map_or(Ok(0), |field: Field| field.number_value())? != 0,
             },
-            Kind::Directory => SlotValue::Directory { digest: read_digest(message, second, shown_name)? },
-            Kind::Symlink => {
-                SlotValue::Symlink { target: second.map_or(Ok(Span::default()), |field: Field| field.payload())? }
-            }
+            Kind::Directory => SlotValue::Directory { digest: digest()? },
+            Kind::Symlink => SlotValue::Symlink { target: payload(second)? },
         };
         Ok(Self { span: Span::new(field.start, field.end), name, value })
     }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::RawError;
 use super::error::shown;
-use super::wire::{Field, Fields, Patch, Span, Value, put_len_like, set_fields};
+use super::splice::{Patch, Value, put_len_like, set_fields};
+use super::wire::{Field, Fields, Span};
 
 /// One platform property.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
