@@ -1,0 +1,460 @@
+//! Adapting recorded actions to what is there now.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reapi_proto::Digest;
+use reapi_proto::raw::{Action, ActionEdit, Command, Edit, Node, PropertyEdit, RawError};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::forest::{Forest, Missing};
+use crate::model::{ActionId, Below, InputId, Level, LevelId, OriginId, Record};
+use crate::rewrite::{Change, EditTree, RewriteError, Rewriter};
+
+/// What an origin holds now.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Now {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// Whatever it held when the input was recorded.
+    AsRecorded,
+    /// This.
+    Is(Node),
+    /// Nothing: the path is not there any more.
+    Gone,
+    /// It will not become known.
+    Lost,
+}
+
+/// What an input is now, after its origins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum InputState {
+    Unknown,
+    Lost,
+    Same { guess: bool },
+    Changed { node: Option<Node>, guess: bool },
+}
+
+/// What is known of an action.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Inputs are not known yet; any of these origins could settle one.
+    Waiting {
+        /// The origins that it lacks, each once.
+        on: Vec<OriginId>,
+    },
+    /// An input will never be known.
+    Lost {
+        /// One of its origins.
+        origin: OriginId,
+    },
+    /// Every input is known.
+    Ready {
+        /// Whether any input differs from the recorded one.
+        changed: bool,
+        /// Whether any input is known from an origin that is not its authority.
+        guess: bool,
+    },
+}
+
+/// An adapted action: the messages that must be stored, the new directories
+/// apart (see [`Adaptation::take_directories`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Adapted {
+    /// Digest of the Action message.
+    pub digest: Digest,
+    /// The Action message.
+    pub action: Bytes,
+    /// The Command message, where it had to change.
+    pub command: Option<(Digest, Bytes)>,
+    /// Root of the input tree.
+    pub input_root: Digest,
+}
+
+/// Why an action that is ready cannot be adapted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AdaptError {
+    /// The input tree cannot be rewritten.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+    /// The Action or Command cannot be edited.
+    #[error("the action cannot be edited: {0}")]
+    Message(#[from] RawError),
+    /// The record speaks of an input that the recorded action does not have.
+    #[error("the record does not fit its action: {0}")]
+    Mismatch(String),
+}
+
+const CHANGED: u8 = 1;
+const UNKNOWN: u8 = 2;
+const GUESS: u8 = 4;
+const LOST: u8 = 8;
+
+/// The state of one [`Record`] between two builds.
+///
+/// Facts go in through [`settle`](Self::settle), in any order and as often as
+/// they change; [`standing`](Self::standing) says what follows for an action,
+/// and [`adapt`](Self::adapt) rewrites one. Work is shared by all actions of
+/// the record: each distinct directory is rewritten once per change.
+#[derive(Debug)]
+pub struct Adaptation {
+    record: Arc<Record>,
+    origins: Vec<Now>,
+    inputs: Vec<InputState>,
+    flags: Vec<u8>,
+    origin_inputs: FxHashMap<OriginId, Vec<InputId>>,
+    uses: Option<Uses>,
+    rewriter: Rewriter<LevelId>,
+}
+
+/// Who refers to what: the record's references, reversed.
+#[derive(Debug)]
+struct Uses {
+    input_levels: FxHashMap<InputId, Vec<LevelId>>,
+    level_parents: Vec<Vec<LevelId>>,
+    root_actions: FxHashMap<LevelId, Vec<ActionId>>,
+    property_actions: FxHashMap<InputId, Vec<ActionId>>,
+}
+
+impl Adaptation {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(record: Arc<Record>) -> Self {
+        let mut origin_inputs: FxHashMap<OriginId, Vec<InputId>> = FxHashMap::default();
+        for (i, input) in record.inputs.iter().enumerate() {
+            for origin in &input.origins {
+                origin_inputs.entry(*origin).or_default().push(InputId(crate::path::index(i)));
+            }
+        }
+        let mut adaptation = Self {
+            origins: vec![Now::Unknown; record.origins.len()],
+            inputs: vec![InputState::Unknown; record.inputs.len()],
+            flags: vec![0; record.levels.len()],
+            origin_inputs,
+            uses: None,
+            rewriter: Rewriter::new(record.digest_function),
+            record,
+        };
+        for level in 0..adaptation.flags.len() {
+            adaptation.flags[level] = adaptation.judge_level(&adaptation.record.levels[level]);
+        }
+        adaptation
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// Takes facts in. Returns the actions whose standing or adaptation may
+    /// differ from before, in order.
+    pub fn settle(&mut self, facts: impl IntoIterator<Item = (OriginId, Now)>) -> Vec<ActionId> {
+        let mut touched = BTreeSet::new();
+        for (origin, now) in facts {
+            let state = &mut self.origins[origin.index()];
+            if *state != now {
+                *state = now;
+                touched.extend(self.origin_inputs.get(&origin).into_iter().flatten().copied());
+            }
+        }
+        let mut changed = Vec::new();
+        for input in touched {
+            let state = self.judge_input(input);
+            let old = &mut self.inputs[input.index()];
+            if *old != state {
+                *old = state;
+                changed.push(input);
+            }
+        }
+        if changed.is_empty() { Vec::new() } else { self.spread(&changed) }
+    }
+
+    /// What is known of an action.
+    #[must_use]
+    pub fn standing(&self, action: ActionId) -> Standing {
+        let flags = self.action_flags(action);
+        if flags & LOST != 0
+            && let Some(origin) = self.find_inputs(action, LOST).first().and_then(|input| self.authority(*input))
+        {
+            return Standing::Lost { origin };
+        }
+        if flags & UNKNOWN != 0 {
+            let mut on = Vec::new();
+            for input in self.find_inputs(action, UNKNOWN) {
+                let origins = &self.record.input(input).origins;
+                on.extend(origins.iter().filter(|id| self.origins[id.index()] == Now::Unknown));
+            }
+            on.sort_unstable();
+            on.dedup();
+            return Standing::Waiting { on };
+        }
+        Standing::Ready { changed: flags & CHANGED != 0, guess: flags & GUESS != 0 }
+    }
+
+    /// The levels of an action's tree that will be rewritten, to start [`descend`](Self::descend) with.
+    #[must_use]
+    pub fn changed_root(&self, action: ActionId) -> Option<LevelId> {
+        self.record.action(action).root.filter(|root| self.flags[root.index()] & CHANGED != 0)
+    }
+
+    /// The next level below directories that will be rewritten.
+    ///
+    /// Call it with the directories' digests in step with the levels, starting
+    /// at the input roots; what it returns must be at hand before [`adapt`](Self::adapt).
+    ///
+    /// # Errors
+    /// [`AdaptError::Mismatch`] when the tree is not the one that was recorded,
+    /// [`Missing`] (as a rewrite error) when `digest` is not at hand.
+    pub fn descend(
+        &self,
+        forest: &Forest,
+        level: LevelId,
+        digest: &Digest,
+    ) -> Result<Vec<(LevelId, Digest)>, AdaptError> {
+        let directory = forest.get(digest).ok_or(RewriteError::Missing(Missing(*digest)))?;
+        let mut below = Vec::new();
+        for (name, entry) in &self.record.level(level).entries {
+            let name = self.record.paths.name(*name);
+            let mismatch = || AdaptError::Mismatch(format!("{:?} in directory {digest}", String::from_utf8_lossy(name)));
+            match entry {
+                Below::Input(input) if matches!(self.inputs[input.index()], InputState::Changed { .. }) => {
+                    if directory.get(name).as_ref() != Some(&self.record.input(*input).recorded) {
+                        return Err(mismatch());
+                    }
+                }
+                Below::Level(child) if self.flags[child.index()] & CHANGED != 0 => match directory.get(name) {
+                    Some(Node::Directory { digest }) => below.push((*child, digest)),
+                    _ => return Err(mismatch()),
+                },
+                _ => {}
+            }
+        }
+        Ok(below)
+    }
+
+    /// Whether the Command of an action has to change too.
+    #[must_use]
+    pub fn needs_command(&self, action: ActionId) -> bool {
+        self.changed_properties(action).next().is_some()
+    }
+
+    /// Rewrites an action whose inputs are all known. `command` is used only
+    /// if [`needs_command`](Self::needs_command).
+    ///
+    /// # Errors
+    /// [`AdaptError`]; the action is to be dropped then.
+    pub fn adapt(
+        &mut self,
+        action: ActionId,
+        base: &Action,
+        command: Option<&Command>,
+        forest: &Forest,
+    ) -> Result<Adapted, AdaptError> {
+        let function = self.record.digest_function;
+        let mut input_root = base.input_root_digest();
+        if let Some(level) = self.changed_root(action) {
+            let view = Edits { record: &self.record, inputs: &self.inputs, flags: &self.flags };
+            input_root = self.rewriter.rewrite(&view, forest, level, input_root)?;
+        }
+        let platform: Vec<PropertyEdit> = self.changed_properties(action).collect();
+        let mut new_command = None;
+        if !platform.is_empty() {
+            let command = command.ok_or_else(|| AdaptError::Mismatch("its command is not at hand".to_owned()))?;
+            // The deprecated copy in the Command may be absent, or lack some of them.
+            let held: Vec<PropertyEdit> = platform
+                .iter()
+                .filter(|edit| command.platform().any(|p| p.name == edit.name && p.value == edit.from))
+                .cloned()
+                .collect();
+            if !held.is_empty() {
+                let bytes = command.splice_platform(&held)?;
+                new_command = Some((function.digest(&bytes), bytes));
+            }
+        }
+        let edit = ActionEdit {
+            command_digest: new_command.as_ref().map(|(digest, _)| *digest),
+            input_root_digest: (input_root != base.input_root_digest()).then_some(input_root),
+            platform,
+        };
+        let bytes = base.splice(&edit)?;
+        Ok(Adapted { digest: function.digest(&bytes), action: bytes, command: new_command, input_root })
+    }
+
+    /// The directories that adapting made since the last call, children before parents, each once.
+    pub fn take_directories(&mut self) -> Vec<(Digest, Bytes)> {
+        self.rewriter.take_new()
+    }
+
+    /// What an origin holds, as far as known.
+    #[must_use]
+    pub fn now(&self, origin: OriginId) -> &Now {
+        &self.origins[origin.index()]
+    }
+
+    fn authority(&self, input: InputId) -> Option<OriginId> {
+        self.record.input(input).origins.first().copied()
+    }
+
+    fn judge_input(&self, id: InputId) -> InputState {
+        let input = self.record.input(id);
+        let mut lost = true;
+        for (i, origin) in input.origins.iter().enumerate() {
+            let guess = i > 0;
+            match &self.origins[origin.index()] {
+                Now::Lost => continue,
+                Now::Unknown => lost = false,
+                Now::AsRecorded => return InputState::Same { guess },
+                Now::Is(node) if *node == input.recorded => return InputState::Same { guess },
+                Now::Is(node) => return InputState::Changed { node: Some(node.clone()), guess },
+                Now::Gone => return InputState::Changed { node: None, guess },
+            }
+        }
+        if lost { InputState::Lost } else { InputState::Unknown }
+    }
+
+    fn input_flags(&self, input: InputId) -> u8 {
+        match self.inputs[input.index()] {
+            InputState::Unknown => UNKNOWN,
+            InputState::Lost => LOST,
+            InputState::Same { guess } => if guess { GUESS } else { 0 },
+            InputState::Changed { guess, .. } => CHANGED | if guess { GUESS } else { 0 },
+        }
+    }
+
+    fn below_flags(&self, below: Below) -> u8 {
+        match below {
+            Below::Input(input) => self.input_flags(input),
+            Below::Level(level) => self.flags[level.index()],
+        }
+    }
+
+    fn judge_level(&self, level: &Level) -> u8 {
+        level.entries.iter().fold(0, |flags, (_, below)| flags | self.below_flags(*below))
+    }
+
+    fn action_flags(&self, action: ActionId) -> u8 {
+        let action = self.record.action(action);
+        let tree = action.root.map_or(0, |level| self.flags[level.index()]);
+        action.properties.iter().fold(tree, |flags, property| flags | self.input_flags(property.input))
+    }
+
+    /// The inputs of an action with this flag, each once.
+    fn find_inputs(&self, action: ActionId, flag: u8) -> Vec<InputId> {
+        let action = self.record.action(action);
+        let mut found: Vec<InputId> = action.properties.iter().map(|p| p.input).collect();
+        let mut pending: Vec<LevelId> = action.root.into_iter().collect();
+        let mut seen = FxHashSet::default();
+        while let Some(level) = pending.pop() {
+            if self.flags[level.index()] & flag == 0 || !seen.insert(level) {
+                continue;
+            }
+            for (_, below) in &self.record.level(level).entries {
+                match below {
+                    Below::Input(input) => found.push(*input),
+                    Below::Level(level) => pending.push(*level),
+                }
+            }
+        }
+        found.retain(|input| self.input_flags(*input) & flag != 0);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn changed_properties(&self, action: ActionId) -> impl Iterator<Item = PropertyEdit> {
+        self.record.action(action).properties.iter().filter_map(|property| {
+            let InputState::Changed { node: Some(Node::Directory { digest: to }), .. } =
+                &self.inputs[property.input.index()]
+            else {
+                return None;
+            };
+            let Node::Directory { digest: from } = &self.record.input(property.input).recorded else { return None };
+            Some(PropertyEdit {
+                name: self.record.paths.name(property.name).clone(),
+                from: from.to_string().into(),
+                to: to.to_string().into(),
+            })
+        })
+    }
+
+    /// Re-judges everything above changed inputs, bottom-up.
+    fn spread(&mut self, inputs: &[InputId]) -> Vec<ActionId> {
+        let uses = self.uses.take().unwrap_or_else(|| Uses::of(&self.record));
+        let mut actions = BTreeSet::new();
+        let mut pending: BTreeSet<LevelId> = BTreeSet::new();
+        for input in inputs {
+            pending.extend(uses.input_levels.get(input).into_iter().flatten().copied());
+            actions.extend(uses.property_actions.get(input).into_iter().flatten().copied());
+        }
+        // Parents have higher rows, so each level is judged after everything below it.
+        while let Some(level) = pending.pop_first() {
+            self.flags[level.index()] = self.judge_level(self.record.level(level));
+            self.rewriter.forget(level);
+            pending.extend(&uses.level_parents[level.index()]);
+            actions.extend(uses.root_actions.get(&level).into_iter().flatten().copied());
+        }
+        self.uses = Some(uses);
+        actions.into_iter().collect()
+    }
+}
+
+impl Uses {
+    fn of(record: &Record) -> Self {
+        let mut input_levels: FxHashMap<InputId, Vec<LevelId>> = FxHashMap::default();
+        let mut level_parents = vec![Vec::new(); record.levels.len()];
+        for (row, level) in record.levels.iter().enumerate() {
+            let parent = LevelId(crate::path::index(row));
+            for (_, below) in &level.entries {
+                match below {
+                    Below::Input(input) => input_levels.entry(*input).or_default().push(parent),
+                    Below::Level(level) => level_parents[level.index()].push(parent),
+                }
+            }
+        }
+        let mut root_actions: FxHashMap<LevelId, Vec<ActionId>> = FxHashMap::default();
+        let mut property_actions: FxHashMap<InputId, Vec<ActionId>> = FxHashMap::default();
+        for id in record.action_ids() {
+            let action = record.action(id);
+            if let Some(level) = action.root {
+                root_actions.entry(level).or_default().push(id);
+            }
+            for property in &action.properties {
+                property_actions.entry(property.input).or_default().push(id);
+            }
+        }
+        Self { input_levels, level_parents, root_actions, property_actions }
+    }
+}
+
+/// The changed inputs of a record as a tree of edits.
+struct Edits<'a> {
+    record: &'a Record,
+    inputs: &'a [InputState],
+    flags: &'a [u8],
+}
+
+impl EditTree for Edits<'_> {
+    type Node = LevelId;
+
+    fn changes(&self, node: LevelId) -> Vec<(Bytes, Change<LevelId>)> {
+        let level = self.record.level(node);
+        let changed = level.entries.iter().filter_map(|(name, below)| {
+            let change = match below {
+                Below::Input(input) => match &self.inputs[input.index()] {
+                    InputState::Changed { node: Some(node), .. } => Change { set: Some(Edit::Set(node.clone())), below: None },
+                    InputState::Changed { node: None, .. } => Change { set: Some(Edit::Remove), below: None },
+                    _ => return None,
+                },
+                Below::Level(level) if self.flags[level.index()] & CHANGED != 0 => {
+                    Change { set: None, below: Some(*level) }
+                }
+                Below::Level(_) => return None,
+            };
+            Some((self.record.paths.name(*name).clone(), change))
+        });
+        changed.collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! What is at known paths of a tree now, fetched level by level.
+
+use std::collections::BTreeMap;
+
+use reapi_proto::Digest;
+use reapi_proto::raw::Node;
+
+use crate::adapt::Now;
+use crate::forest::{Forest, MAX_DEPTH};
+use crate::model::{Origin, OriginId, Record};
+use crate::path::NameId;
+
+/// Resolves origins in one tree: the current sources or artifact of an element.
+///
+/// Only directories on the way to a wanted path are looked at.
+#[derive(Debug)]
+pub struct Lookup<'r> {
+    record: &'r Record,
+    /// Rows: children by name, and the origins that end here.
+    wanted: Vec<Wanted>,
+    frontier: Vec<(usize, Digest)>,
+    found: Vec<(OriginId, Now)>,
+    depth: usize,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    children: BTreeMap<NameId, usize>,
+    origins: Vec<OriginId>,
+}
+
+impl<'r> Lookup<'r> {
+    /// Starts to look the paths of `origins` up in the tree at `root`.
+    #[must_use]
+    pub fn new(record: &'r Record, root: Digest, origins: impl IntoIterator<Item = OriginId>) -> Self {
+        let mut wanted = vec![Wanted::default()];
+        for id in origins {
+            let mut row = 0;
+            for name in record.paths.segments(record.origin(id).path()) {
+                let fresh = wanted.len();
+                row = *wanted[row].children.entry(name).or_insert(fresh);
+                if row == fresh {
+                    wanted.push(Wanted::default());
+                }
+            }
+            wanted[row].origins.push(id);
+        }
+        let mut lookup = Self { record, wanted, frontier: Vec::new(), found: Vec::new(), depth: 0 };
+        lookup.arrive(0, Some(Node::Directory { digest: root }));
+        lookup
+    }
+
+    /// The directories that must be at hand for the next step, each once.
+    #[must_use]
+    pub fn needs(&self, forest: &Forest) -> Vec<Digest> {
+        let mut needs: Vec<Digest> =
+            self.frontier.iter().map(|(_, digest)| *digest).filter(|digest| !forest.contains(digest)).collect();
+        needs.sort_unstable();
+        needs.dedup();
+        needs
+    }
+
+    /// Whether every path has been followed to its end.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.frontier.is_empty()
+    }
+
+    /// Steps down one level. Paths through a directory that is still not at
+    /// hand, or deeper than any real tree, are lost.
+    pub fn advance(&mut self, forest: &Forest) {
+        self.depth += 1;
+        for (row, digest) in std::mem::take(&mut self.frontier) {
+            let directory = forest.get(&digest).filter(|_| self.depth <= MAX_DEPTH);
+            let children: Vec<_> = self.wanted[row].children.iter().map(|(name, child)| (*name, *child)).collect();
+            for (name, child) in children {
+                match directory {
+                    Some(directory) => self.arrive(child, directory.get(self.record.paths.name(name))),
+                    None => self.conclude(child, &Now::Lost),
+                }
+            }
+        }
+    }
+
+    /// What was found, once [`is_done`](Self::is_done).
+    #[must_use]
+    pub fn into_found(self) -> Vec<(OriginId, Now)> {
+        self.found
+    }
+
+    fn arrive(&mut self, row: usize, node: Option<Node>) {
+        let now = node.clone().map_or(Now::Gone, Now::Is);
+        let origins = std::mem::take(&mut self.wanted[row].origins);
+        self.found.extend(origins.into_iter().map(|id| (id, now.clone())));
+        match node {
+            Some(Node::Directory { digest }) if !self.wanted[row].children.is_empty() => {
+                self.frontier.push((row, digest));
+            }
+            _ => {
+                let children: Vec<usize> = self.wanted[row].children.values().copied().collect();
+                for child in children {
+                    self.conclude(child, &Now::Gone);
+                }
+            }
+        }
+    }
+
+    /// Everything at and below a row is `now`.
+    fn conclude(&mut self, row: usize, now: &Now) {
+        let mut pending = vec![row];
+        while let Some(row) = pending.pop() {
+            pending.extend(self.wanted[row].children.values());
+            let origins = std::mem::take(&mut self.wanted[row].origins);
+            self.found.extend(origins.into_iter().map(|id| (id, now.clone())));
+        }
+    }
+}
+
+/// Which tree of an element an origin is in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum TreeKind {
+    /// Its sources.
+    Sources,
+    /// Its artifact.
+    Artifact,
+}
+
+impl Origin {
+    /// The tree that holds it; `None` for the output of an action.
+    #[must_use]
+    pub fn tree_kind(&self) -> Option<TreeKind> {
+        match self {
+            Self::Source { .. } => Some(TreeKind::Sources),
+            Self::Artifact { .. } => Some(TreeKind::Artifact),
+            Self::Action { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What a build leaves behind: recorded actions and the origins of their inputs.
+
+use std::time::Duration;
+
+use reapi_proto::raw::Node;
+use reapi_proto::{Digest, DigestFunction};
+
+use crate::path::{NameId, PathId, Paths};
+
+/// A row of [`Record::elements`]. Row 0 is the element that the record belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ElementId(pub(crate) u32);
+
+impl ElementId {
+    /// The element that the record belongs to.
+    pub const SELF: Self = Self(0);
+}
+
+/// A row of [`Record::origins`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OriginId(pub(crate) u32);
+
+/// A row of [`Record::inputs`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct InputId(pub(crate) u32);
+
+/// A row of [`Record::levels`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LevelId(pub(crate) u32);
+
+/// A row of [`Record::actions`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ActionId(pub(crate) u32);
+
+macro_rules! row_numbers {
+    ($($id:ident),*) => {$(
+        impl $id {
+            /// The row number.
+            #[must_use]
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+row_numbers!(ElementId, OriginId, InputId, LevelId, ActionId);
+
+/// An element that origins refer to, with its trees as they were at recording time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordedElement {
+    /// The element's name; empty for row 0 in records that do not say it.
+    pub name: String,
+    /// Root of its sources then.
+    pub sources: Option<Digest>,
+    /// Root of its artifact then.
+    pub artifact: Option<Digest>,
+}
+
+/// Where an input came from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Origin {
+    /// A path in an element's sources.
+    Source {
+        /// Whose sources.
+        element: ElementId,
+        /// The path there.
+        path: PathId,
+    },
+    /// A path in an element's artifact; the empty path is the artifact's root.
+    Artifact {
+        /// Whose artifact.
+        element: ElementId,
+        /// The path there.
+        path: PathId,
+    },
+    /// An output of an action.
+    Action {
+        /// The element in whose build the action ran.
+        element: ElementId,
+        /// The action as recorded.
+        base: Digest,
+        /// The output's path as the action's result names it.
+        path: PathId,
+    },
+}
+
+impl Origin {
+    /// The element that the origin is about.
+    #[must_use]
+    pub fn element(&self) -> ElementId {
+        match self {
+            Self::Source { element, .. } | Self::Artifact { element, .. } | Self::Action { element, .. } => *element,
+        }
+    }
+
+    /// The path in the sources, the artifact or the outputs.
+    #[must_use]
+    pub fn path(&self) -> PathId {
+        match self {
+            Self::Source { path, .. } | Self::Artifact { path, .. } | Self::Action { path, .. } => *path,
+        }
+    }
+
+    /// Order in which origins become known: sources first, then actions, then artifacts.
+    /// Among guesses, the smallest rank wins (the reference's priority).
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Source { .. } => 0,
+            Self::Action { .. } => 1,
+            Self::Artifact { .. } => 2,
+        }
+    }
+
+    /// How truly the origin speaks for an input; the smallest decides.
+    ///
+    /// An own file is what its source says, an own intermediate what its
+    /// action made, anything staged what the dependency's artifact holds. The
+    /// other origins only happen to be known sooner.
+    #[must_use]
+    pub fn authority(&self) -> u8 {
+        match self {
+            Self::Source { element: ElementId::SELF, .. } => 0,
+            Self::Action { element: ElementId::SELF, .. } => 1,
+            Self::Artifact { .. } => 2,
+            Self::Action { .. } => 3,
+            Self::Source { .. } => 4,
+        }
+    }
+}
+
+/// Something that stood at a path of an input tree, or in a platform property, and where it came from.
+///
+/// Shared by every action that had the same thing at the same place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Input {
+    /// What it was.
+    pub recorded: Node,
+    /// Its origins, the authoritative one first, then by [`Origin::rank`]. Never empty.
+    pub origins: Vec<OriginId>,
+}
+
+/// What a name of a [`Level`] leads to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Below {
+    /// The entry itself has origins.
+    Input(InputId),
+    /// Entries further down have.
+    Level(LevelId),
+}
+
+/// One directory of input trees, reduced to the names that have origins at or below them.
+///
+/// Levels form the same Merkle-shaped graph as the directories they stand
+/// for: whatever number of actions share a directory at a path, they share the
+/// level. Rows are in bottom-up order: a level refers only to earlier rows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Level {
+    /// Sorted by the names' bytes, each name once.
+    pub entries: Vec<(NameId, Below)>,
+}
+
+/// A platform property whose value is a tree's digest, in an Action and its Command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PropertyInput {
+    /// The property's name.
+    pub name: NameId,
+    /// The tree; always a directory.
+    pub input: InputId,
+}
+
+/// An action that ran in a build.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordedAction {
+    /// The element that it ran in; another than [`ElementId::SELF`] for a
+    /// copy that makes this record self-sufficient.
+    pub element: ElementId,
+    /// The Action message's digest.
+    pub base: Digest,
+    /// The origins in its input tree; `None` where no input has any.
+    pub root: Option<LevelId>,
+    /// The origins in its platform properties.
+    pub properties: Vec<PropertyInput>,
+    /// How long it executed, where the result said so.
+    pub duration: Option<Duration>,
+    /// Total size of its outputs in bytes, where known.
+    pub output_bytes: Option<u64>,
+}
+
+/// A file of the element's own artifact and where it came from: what lets
+/// dependents see through an artifact that is not built yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArtifactOverlay {
+    /// The path in the artifact.
+    pub path: PathId,
+    /// Where that file came from.
+    pub origin: OriginId,
+}
+
+/// The speculative actions of one element: what generation writes and instantiation reads.
+///
+/// Plain tables that refer to each other by row. A value made by this crate
+/// (by deriving, or by decoding bytes) has only valid references.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The function of every digest in the record.
+    pub digest_function: DigestFunction,
+    /// Row 0 is the element itself.
+    pub elements: Vec<RecordedElement>,
+    /// Names and paths.
+    pub paths: Paths,
+    /// Distinct origins.
+    pub origins: Vec<Origin>,
+    /// Distinct inputs.
+    pub inputs: Vec<Input>,
+    /// Distinct directories with origins below them, bottom-up.
+    pub levels: Vec<Level>,
+    /// In the order in which they ran; copies from other elements come first.
+    pub actions: Vec<RecordedAction>,
+    /// What is known of the element's own artifact.
+    pub artifact_overlays: Vec<ArtifactOverlay>,
+}
+
+impl Record {
+    /// A record of an element with no actions.
+    #[must_use]
+    pub fn new(digest_function: DigestFunction, element: RecordedElement) -> Self {
+        Self {
+            digest_function,
+            elements: vec![element],
+            paths: Paths::new(),
+            origins: Vec::new(),
+            inputs: Vec::new(),
+            levels: Vec::new(),
+            actions: Vec::new(),
+            artifact_overlays: Vec::new(),
+        }
+    }
+
+    /// The element of a row.
+    #[must_use]
+    pub fn element(&self, id: ElementId) -> &RecordedElement {
+        &self.elements[id.index()]
+    }
+
+    /// The origin of a row.
+    #[must_use]
+    pub fn origin(&self, id: OriginId) -> &Origin {
+        &self.origins[id.index()]
+    }
+
+    /// The input of a row.
+    #[must_use]
+    pub fn input(&self, id: InputId) -> &Input {
+        &self.inputs[id.index()]
+    }
+
+    /// The level of a row.
+    #[must_use]
+    pub fn level(&self, id: LevelId) -> &Level {
+        &self.levels[id.index()]
+    }
+
+    /// The action of a row.
+    #[must_use]
+    pub fn action(&self, id: ActionId) -> &RecordedAction {
+        &self.actions[id.index()]
+    }
+
+    /// The rows of all actions, in order.
+    pub fn action_ids(&self) -> impl Iterator<Item = ActionId> + use<> {
+        (0..crate::path::index(self.actions.len())).map(ActionId)
+    }
+
+    /// The rows of all elements.
+    pub fn element_ids(&self) -> impl Iterator<Item = ElementId> + use<> {
+        (0..crate::path::index(self.elements.len())).map(ElementId)
+    }
+
+    /// The origins with their rows.
+    pub fn origin_ids(&self) -> impl Iterator<Item = (OriginId, &Origin)> {
+        (0..).map(OriginId).zip(&self.origins)
+    }
+
+    /// Number of overlays: (origin, place) pairs, each place counted once however many actions share it.
+    #[must_use]
+    pub fn overlay_count(&self) -> usize {
+        self.inputs.iter().map(|input| input.origins.len()).sum()
+    }
+
+    /// An origin in words, for reasons and tables.
+    #[must_use]
+    pub fn describe(&self, origin: &Origin) -> String {
+        let element = match self.element(origin.element()).name.as_str() {
+            "" => "this element",
+            name => name,
+        };
+        let path = self.paths.display(origin.path());
+        match origin {
+            Origin::Source { .. } => format!("source {path} of {element}"),
+            Origin::Artifact { path: PathId::ROOT, .. } => format!("artifact of {element}"),
+            Origin::Artifact { .. } => format!("{path} in the artifact of {element}"),
+            Origin::Action { base, .. } => {
+                format!("output {path} of action {} of {element}", &base.to_hex()[..12])
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Interned names and paths: every path is a row that points at its parent.
+
+use std::fmt;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+/// A single path segment (or other short byte string) in a [`Paths`] table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NameId(pub(crate) u32);
+
+/// A slash-separated relative path in a [`Paths`] table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PathId(pub(crate) u32);
+
+impl PathId {
+    /// The empty path: the root of whatever tree the path is about.
+    pub const ROOT: Self = Self(0);
+}
+
+/// A table of distinct names and distinct paths.
+///
+/// Ids are dense and handed out in order of first use; a parent's id is
+/// always smaller than its children's. Ids of one table mean nothing in another.
+#[derive(Clone)]
+pub struct Paths {
+    names: Vec<Bytes>,
+    name_ids: FxHashMap<Bytes, u32>,
+    /// Row 0 is the root and its own parent.
+    rows: Vec<(u32, u32)>,
+    row_ids: FxHashMap<(u32, u32), u32>,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            names: vec![Bytes::new()],
+            name_ids: FxHashMap::from_iter([(Bytes::new(), 0)]),
+            rows: vec![(0, 0)],
+            row_ids: FxHashMap::default(),
+        }
+    }
+}
+
+impl Paths {
+    /// An empty table, which still has the root path and the empty name.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The id of a name, added if new.
+    pub fn name_id(&mut self, name: &[u8]) -> NameId {
+        if let Some(&id) = self.name_ids.get(name) {
+            return NameId(id);
+        }
+        let id = index(self.names.len());
+        let name = Bytes::copy_from_slice(name);
+        self.names.push(name.clone());
+        self.name_ids.insert(name, id);
+        NameId(id)
+    }
+
+    /// The id of a name that the table already has.
+    #[must_use]
+    pub fn find_name(&self, name: &[u8]) -> Option<NameId> {
+        self.name_ids.get(name).copied().map(NameId)
+    }
+
+    /// The bytes of a name.
+    #[must_use]
+    pub fn name(&self, id: NameId) -> &Bytes {
+        &self.names[id.0 as usize]
+    }
+
+    /// The path `parent/name`, added if new.
+    pub fn child(&mut self, parent: PathId, name: NameId) -> PathId {
+        let row = (parent.0, name.0);
+        if let Some(&id) = self.row_ids.get(&row) {
+            return PathId(id);
+        }
+        let id = index(self.rows.len());
+        self.rows.push(row);
+        self.row_ids.insert(row, id);
+        PathId(id)
+    }
+
+    /// The path `parent/name` if the table already has it.
+    #[must_use]
+    pub fn find_child(&self, parent: PathId, name: NameId) -> Option<PathId> {
+        self.row_ids.get(&(parent.0, name.0)).copied().map(PathId)
+    }
+
+    /// The id of a slash-separated path, added if new. Empty segments and `.` are skipped.
+    pub fn intern(&mut self, path: &[u8]) -> PathId {
+        segments(path).fold(PathId::ROOT, |parent, segment| {
+            let name = self.name_id(segment);
+            self.child(parent, name)
+        })
+    }
+
+    /// The id of a path that the table already has.
+    #[must_use]
+    pub fn find(&self, path: &[u8]) -> Option<PathId> {
+        segments(path).try_fold(PathId::ROOT, |parent, segment| self.find_child(parent, self.find_name(segment)?))
+    }
+
+    /// Parent and last segment; `None` for the root.
+    #[must_use]
+    pub fn split(&self, path: PathId) -> Option<(PathId, NameId)> {
+        if path == PathId::ROOT {
+            return None;
+        }
+        let (parent, name) = self.rows[path.0 as usize];
+        Some((PathId(parent), NameId(name)))
+    }
+
+    /// The segments of a path, first one first.
+    #[must_use]
+    pub fn segments(&self, mut path: PathId) -> Vec<NameId> {
+        let mut out = Vec::new();
+        while let Some((parent, name)) = self.split(path) {
+            out.push(name);
+            path = parent;
+        }
+        out.reverse();
+        out
+    }
+
+    /// The path as bytes with slashes; empty for the root.
+    #[must_use]
+    pub fn bytes(&self, path: PathId) -> Vec<u8> {
+        let mut out = Vec::new();
+        for name in self.segments(path) {
+            if !out.is_empty() {
+                out.push(b'/');
+            }
+            out.extend_from_slice(self.name(name));
+        }
+        out
+    }
+
+    /// The path for people: what is not UTF-8 is replaced.
+    #[must_use]
+    pub fn display(&self, path: PathId) -> String {
+        String::from_utf8_lossy(&self.bytes(path)).into_owned()
+    }
+
+    /// Number of paths, the root included.
+    #[must_use]
+    pub fn path_count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Number of names, the empty one included.
+    #[must_use]
+    pub fn name_count(&self) -> usize {
+        self.names.len()
+    }
+}
+
+impl fmt::Debug for Paths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Paths({} paths, {} names)", self.rows.len(), self.names.len())
+    }
+}
+
+/// The segments of a slash-separated path; empty ones and `.` say nothing and are skipped.
+pub(crate) fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&b| b == b'/').filter(|s| !s.is_empty() && *s != b".")
+}
+
+/// Joins and normalises two relative paths; `None` when `..` leads outside.
+#[must_use]
+pub fn join(base: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for segment in segments(base).chain(segments(path)) {
+        if segment == b".." {
+            parts.pop()?;
+        } else {
+            parts.push(segment);
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+/// Table sizes stay far below `u32::MAX`: every row comes from bytes in memory.
+#[allow(clippy::cast_possible_truncation, reason = "a table of 2^32 rows does not fit in memory")]
+pub(crate) fn index(len: usize) -> u32 {
+    len as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_paths_have_equal_ids() {
+        let mut paths = Paths::new();
+        let a = paths.intern(b"usr/include/a.h");
+        assert_eq!(paths.intern(b"usr//include/./a.h"), a);
+        assert_eq!(paths.find(b"usr/include/a.h"), Some(a));
+        assert_eq!(paths.find(b"usr/include/b.h"), None);
+        assert_eq!(paths.bytes(a), b"usr/include/a.h");
+        assert_eq!(paths.intern(b""), PathId::ROOT);
+    }
+
+    #[test]
+    fn joining_stays_inside() {
+        assert_eq!(join(b"a/b", b"../c.o").as_deref(), Some(&b"a/c.o"[..]));
+        assert_eq!(join(b"", b"x").as_deref(), Some(&b"x"[..]));
+        assert_eq!(join(b"a", b"../../x"), None);
+    }
+}

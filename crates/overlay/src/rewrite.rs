@@ -1,0 +1,163 @@
+//! Bottom-up rewriting of a Merkle tree along a tree of edits.
+
+use std::hash::Hash;
+
+use bytes::Bytes;
+use reapi_proto::raw::{Edit, Node, RawError};
+use reapi_proto::{Digest, DigestFunction};
+use rustc_hash::FxHashMap;
+
+use crate::forest::{Forest, MAX_DEPTH, Missing};
+
+/// What happens to one name of a directory: first `set`, then `below` on the result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change<N> {
+    /// Replaces or removes the entry itself.
+    pub set: Option<Edit>,
+    /// Edits inside the directory of that name. Where there is no directory
+    /// (any more), one is made if the edits put something into it.
+    pub below: Option<N>,
+}
+
+/// A tree of edits, walked in step with the tree that it applies to.
+///
+/// A node must mean the same edits wherever it is met: equal nodes over equal
+/// directories are rewritten once.
+pub trait EditTree {
+    /// Names one level of the edits.
+    type Node: Copy + Eq + Hash;
+
+    /// The edits of one level, sorted by name, each name once.
+    fn changes(&self, node: Self::Node) -> Vec<(Bytes, Change<Self::Node>)>;
+}
+
+/// Why a tree could not be rewritten. Nothing is half done: the caller drops the result.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RewriteError {
+    /// A directory on the way is not at hand.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// A directory could not be edited.
+    #[error("directory {directory} cannot be edited: {reason}")]
+    Edit {
+        /// The directory as it was.
+        directory: Digest,
+        /// What is wrong with it or the edit.
+        reason: RawError,
+    },
+    /// The tree is deeper than [`MAX_DEPTH`].
+    #[error("the tree is deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+}
+
+/// Rewrites trees, each distinct (edits, directory) pair once, and collects the directories that are new.
+///
+/// A directory that loses its last entry disappears from its parent, unless
+/// something else (properties, unknown fields) is left in its message. An edit
+/// that changes nothing leaves every digest as it was.
+#[derive(Debug)]
+pub struct Rewriter<N> {
+    function: DigestFunction,
+    memo: FxHashMap<N, (Digest, Option<Digest>)>,
+    new: Vec<(Digest, Bytes)>,
+}
+
+impl<N: Copy + Eq + Hash> Rewriter<N> {
+    /// A rewriter with nothing remembered.
+    #[must_use]
+    pub fn new(function: DigestFunction) -> Self {
+        Self { function, memo: FxHashMap::default(), new: Vec::new() }
+    }
+
+    /// The root of the rewritten tree.
+    ///
+    /// # Errors
+    /// [`RewriteError`]; directories that were finished before stay in [`take_new`](Self::take_new).
+    pub fn rewrite<T: EditTree<Node = N>>(
+        &mut self,
+        edits: &T,
+        forest: &Forest,
+        node: N,
+        root: Digest,
+    ) -> Result<Digest, RewriteError> {
+        Ok(self.directory(edits, forest, node, root, 0)?.unwrap_or_else(|| self.function.empty()))
+    }
+
+    /// Forgets what became of `node`, because its edits are about to change.
+    pub fn forget(&mut self, node: N) {
+        self.memo.remove(&node);
+    }
+
+    /// The new directories since the last call, children before parents, each once.
+    pub fn take_new(&mut self) -> Vec<(Digest, Bytes)> {
+        std::mem::take(&mut self.new)
+    }
+
+    /// `None`: the directory has become empty.
+    fn directory<T: EditTree<Node = N>>(
+        &mut self,
+        edits: &T,
+        forest: &Forest,
+        node: N,
+        digest: Digest,
+        depth: usize,
+    ) -> Result<Option<Digest>, RewriteError> {
+        if let Some((before, after)) = self.memo.get(&node)
+            && *before == digest
+        {
+            return Ok(*after);
+        }
+        if depth > MAX_DEPTH {
+            return Err(RewriteError::TooDeep);
+        }
+        let directory = forest.get(&digest).ok_or(Missing(digest))?;
+        let failed = |reason| RewriteError::Edit { directory: digest, reason };
+        let mut applied: Vec<(Bytes, Edit)> = Vec::new();
+        for (name, change) in edits.changes(node) {
+            let current = directory.get(&name);
+            let mut edit = change.set;
+            if let Some(below) = change.below {
+                let inner = match &edit {
+                    None => current.as_ref().and_then(as_directory),
+                    Some(Edit::Set(node)) => as_directory(node),
+                    Some(Edit::Raw(entry)) => as_directory(&entry.node()),
+                    Some(Edit::Remove) => None,
+                };
+                let before = inner.unwrap_or_else(|| self.function.empty());
+                match self.directory(edits, forest, below, before, depth + 1)? {
+                    Some(after) if after != before => edit = Some(Edit::Set(Node::Directory { digest: after })),
+                    None if inner.is_some() && !before.is_empty() => edit = Some(Edit::Remove),
+                    _ => {}
+                }
+            }
+            match edit {
+                Some(Edit::Remove) if current.is_none() => {}
+                Some(edit) => applied.push((name, edit)),
+                None => {}
+            }
+        }
+        let after = if applied.is_empty() {
+            (!directory.bytes().is_empty()).then_some(digest)
+        } else {
+            let bytes = directory.splice(&applied).map_err(failed)?;
+            if bytes.is_empty() {
+                None
+            } else if bytes == *directory.bytes() {
+                Some(digest)
+            } else {
+                let after = self.function.digest(&bytes);
+                self.new.push((after, bytes));
+                Some(after)
+            }
+        };
+        self.memo.insert(node, (digest, after));
+        Ok(after)
+    }
+}
+
+fn as_directory(node: &Node) -> Option<Digest> {
+    match node {
+        Node::Directory { digest } => Some(*digest),
+        _ => None,
+    }
+}
