@@ -11,6 +11,11 @@ pub(crate) fn distinct(digests: &[Digest]) -> Vec<Digest> {
     digests.iter().filter(|d| seen.insert(**d)).copied().collect()
 }
 
+/// How much to allocate ahead for data of a claimed size: the claim may be hostile.
+pub(crate) fn preallocation(size_bytes: u64, cap: usize) -> usize {
+    usize::try_from(size_bytes).map_or(cap, |size| size.min(cap))
+}
+
 /// Refuses a batch that holds a digest of another function than the store's:
 /// such a digest cannot name anything there.
 pub(crate) fn require_function<'a>(

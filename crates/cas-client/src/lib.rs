@@ -1,13 +1,20 @@
 //! Placeholder header.
 mod batch;
 mod blob;
+mod closure;
 mod error;
 mod ext;
+mod file;
 mod in_memory;
+mod outputs;
 mod traits;
+mod tree;
 
 pub use blob::Blob;
 pub use error::{Error, ErrorKind, Result};
-pub use ext::{BlobStoreExt, UploadStats};
+pub use ext::{ActionCacheExt, BlobStoreExt, Lookup, UploadStats};
+pub use file::FileStore;
 pub use in_memory::{InMemory, MethodStats, Stats};
+pub use outputs::{Output, OutputKind, outputs};
 pub use traits::*;
+pub use tree::{TreeBudget, Trees, read_trees};

@@ -1,6 +1,7 @@
 //! The in-memory CAS.
 
 use std::fmt;
+use std::iter;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use async_trait::async_trait;
@@ -10,15 +11,14 @@ use futures_util::stream;
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::FxHashMap;
 
-use super::InMemory;
-use crate::batch::{distinct, require_function};
+use crate::batch::{distinct, preallocation, require_function};
 use crate::{Blob, BlobStore, Chunks, Error, PerBlob, Result};
 
 /// Pieces of [`BlobStore::open_blob`]: what a service sends per message.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Allocated ahead of the data at most: a digest's size is the sender's claim.
-const MAX_PREALLOCATION_BYTES: u64 = 1 << 20;
+const MAX_PREALLOCATION_BYTES: usize = 1 << 20;
 
 struct Stored {
     data: Bytes,
@@ -102,53 +102,42 @@ fn read(map: &FxHashMap<Digest, Stored>, operation: &'static str, digest: &Diges
 }
 
 #[async_trait]
-impl BlobStore for InMemory {
+impl BlobStore for Blobs {
     fn digest_function(&self) -> DigestFunction {
-        self.inner.blobs.function()
+        self.function
     }
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
-        require_function("find_missing", self.digest_function(), digests)?;
-        self.inner.counters.find_missing.add(digests.len(), 0);
-        Ok(self.inner.blobs.missing(digests))
+        require_function("find_missing", self.function, digests)?;
+        Ok(self.missing(digests))
     }
 
     async fn read_blobs(&self, digests: &[Digest]) -> Result<PerBlob<Bytes>> {
-        require_function("read_blobs", self.digest_function(), digests)?;
+        require_function("read_blobs", self.function, digests)?;
         let digests = distinct(digests);
-        let map = self.inner.blobs.shared();
-        let read: PerBlob<Bytes> = digests.into_iter().map(|d| (d, read(&map, "read_blobs", &d))).collect();
-        drop(map);
-        let bytes = read.iter().filter_map(|(_, data)| data.as_ref().ok()).map(|data| data.len() as u64).sum();
-        self.inner.counters.read_blobs.add(read.len(), bytes);
-        Ok(read)
+        let map = self.shared();
+        Ok(digests.into_iter().map(|d| (d, read(&map, "read_blobs", &d))).collect())
     }
 
     async fn write_blobs(&self, blobs: &[Blob]) -> Result<PerBlob<()>> {
         let digests: Vec<_> = blobs.iter().map(Blob::digest).collect();
-        require_function("write_blobs", self.digest_function(), &digests)?;
-        let digests = distinct(&digests);
-        let bytes = digests.iter().map(Digest::size_bytes).sum();
-        self.inner.counters.write_blobs.add(digests.len(), bytes);
+        require_function("write_blobs", self.function, &digests)?;
         for blob in blobs {
-            self.inner.blobs.insert(blob);
+            self.insert(blob);
         }
-        Ok(digests.into_iter().map(|d| (d, Ok(()))).collect())
+        Ok(distinct(&digests).into_iter().map(|d| (d, Ok(()))).collect())
     }
 
     async fn open_blob(&self, digest: &Digest) -> Result<Chunks> {
-        require_function("open_blob", self.digest_function(), [digest])?;
-        let data = self.inner.blobs.read("open_blob", digest);
-        self.inner.counters.open_blob.add(1, data.as_ref().map_or(0, |d| d.len() as u64));
-        let mut rest = data?;
-        let pieces =
-            std::iter::from_fn(move || (!rest.is_empty()).then(|| Ok(rest.split_to(CHUNK_BYTES.min(rest.len())))));
+        require_function("open_blob", self.function, [digest])?;
+        let mut rest = self.read("open_blob", digest)?;
+        let pieces = iter::from_fn(move || (!rest.is_empty()).then(|| Ok(rest.split_to(CHUNK_BYTES.min(rest.len())))));
         Ok(stream::iter(pieces).boxed())
     }
 
     async fn write_chunks(&self, digest: &Digest, mut chunks: Chunks) -> Result<()> {
-        require_function("write_chunks", self.digest_function(), [digest])?;
-        let mut data = BytesMut::with_capacity(digest.size_bytes().min(MAX_PREALLOCATION_BYTES) as usize);
+        require_function("write_chunks", self.function, [digest])?;
+        let mut data = BytesMut::with_capacity(preallocation(digest.size_bytes(), MAX_PREALLOCATION_BYTES));
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk?;
             if (data.len() + chunk.len()) as u64 > digest.size_bytes() {
@@ -156,12 +145,16 @@ impl BlobStore for InMemory {
             }
             data.extend_from_slice(&chunk);
         }
-        let data = data.freeze();
-        self.inner.counters.write_chunks.add(1, data.len() as u64);
-        let blob = Blob::verified(*digest, data)
+        let blob = Blob::verified(*digest, data.freeze())
             .ok_or_else(|| Error::corrupt("write_chunks", *digest, "the bytes do not match the digest").at(self))?;
-        self.inner.blobs.insert(&blob);
+        self.insert(&blob);
         Ok(())
+    }
+}
+
+impl fmt::Display for Blobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InMemory")
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod assets;
 mod blobs;
+mod counted;
 mod results;
 mod stats;
 

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::InMemory;
 use crate::batch::require_function;
+use crate::closure;
 use crate::{ActionCache, ActionCacheWriter, BlobStore, Result};
 
 #[derive(Default)]
@@ -47,6 +48,7 @@ impl ActionCacheWriter for InMemory {
     async fn store_action_result(&self, action: &Digest, result: &ActionResult) -> Result<()> {
         require_function("store_action_result", self.digest_function(), [action])?;
         self.inner.counters.store_action_result.add(1, 0);
+        closure::require_complete(&self.inner.blobs, action, result).await?;
         self.inner.results.map.write().unwrap_or_else(PoisonError::into_inner).insert(*action, result.clone());
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct MethodStats {
     /// Calls. One call is one round trip of a real service, at least.
     pub calls: u64,
-    /// Distinct blobs (action results, names) in those calls, the empty blob included.
+    /// Blobs (action results, names) that those calls listed, repetitions included.
     pub blobs: u64,
-    /// Bytes handed over: out of reads, into writes. 0 for look-ups.
+    /// Bytes handed over: out of reads, into writes that succeeded. 0 for look-ups.
     pub bytes: u64,
 }
 
