@@ -4,6 +4,8 @@
 
 mod ci;
 mod codegen;
+#[cfg(target_os = "linux")]
+mod integration;
 mod tidy;
 
 use std::fmt;
@@ -32,6 +34,14 @@ enum Task {
     Tidy,
     /// Run everything that a change must pass.
     Ci,
+    /// Try the released programs: buildbox-casd, gcc in a sandbox, BuildStream.
+    Integration {
+        /// Only print the names of the scenarios.
+        #[arg(long)]
+        list: bool,
+        /// The scenarios to run; all of them if none is named.
+        names: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -39,6 +49,7 @@ fn main() -> ExitCode {
         Task::Codegen { check } => codegen::run(if check { codegen::Mode::Check } else { codegen::Mode::Write }),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run_all(),
+        Task::Integration { list, names } => integration(list, &names),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,6 +58,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn integration(list: bool, names: &[String]) -> Outcome {
+    if list {
+        integration::list();
+        return Ok(());
+    }
+    integration::run(names)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn integration(_: bool, _: &[String]) -> Outcome {
+    Err(Failure::new("the integration scenarios need Linux: sandboxes, FUSE, buildbox"))
 }
 
 /// What a task comes to.

@@ -1,0 +1,177 @@
+//! `cargo xtask integration`: scenarios against the released programs.
+//!
+//! Sets up what they need once (kept below `target/integration/`), runs each
+//! scenario with its own server and a time limit, and ends with a table of
+//! figures: what was expected, what was found. Logs stay in
+//! `target/integration/logs/`. Nothing passes by being skipped.
+
+mod build;
+mod casd;
+mod figures;
+mod mirror;
+mod process;
+mod scenarios;
+mod setup;
+mod versions;
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::{Failure, Outcome, root};
+use build::Programs;
+use figures::Figure;
+use process::Interrupts;
+use setup::Stack;
+
+/// One thing to try on the real programs.
+struct Scenario {
+    name: &'static str,
+    about: &'static str,
+    /// For everything after the build: servers, processes, checks.
+    limit: Duration,
+    /// The test targets that it runs.
+    tests: &'static [&'static str],
+    run: fn(&Context<'_>) -> Result<Vec<Figure>, Failure>,
+}
+
+/// What a scenario works with.
+struct Context<'a> {
+    scenario: &'a Scenario,
+    deadline: Instant,
+    stack: &'a Stack,
+    programs: &'a Programs,
+    interrupts: &'a Interrupts,
+    /// For what a run leaves on disk while it lasts.
+    runs: &'a Path,
+    /// For what is kept afterwards.
+    logs: PathBuf,
+}
+
+impl Context<'_> {
+    /// What is left of the scenario's time.
+    fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Prints the names of the scenarios.
+pub(crate) fn list() {
+    for scenario in scenarios::ALL {
+        println!("{:<14} {}", scenario.name, scenario.about);
+    }
+}
+
+/// Runs the named scenarios, or all.
+pub(crate) fn run(names: &[String]) -> Outcome {
+    let chosen = choose(names)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let home = std::path::absolute(target)?.join("integration");
+    let (runs, logs) = (home.join("runs"), home.join("logs"));
+    fs::create_dir_all(&logs)?;
+    let lock = File::create(home.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Failure::new(format!("another run is using {}; wait for it to end", home.display())));
+        }
+        Err(TryLockError::Error(e)) => return Err(e.into()),
+    }
+    // What a run that was killed has left; nobody else is here.
+    setup::remove_tree(&runs)?;
+    fs::create_dir(&runs)?;
+
+    let interrupts = Interrupts::catch()?;
+    let stack = setup::prepare(&home, &logs, &interrupts)?;
+    versions::print(&stack)?;
+    let tests: Vec<&str> = chosen.iter().flat_map(|scenario| scenario.tests).copied().collect();
+    let programs = build::build(&tests, &logs, &interrupts)?;
+
+    let mut reports = Vec::new();
+    for scenario in chosen {
+        eprintln!("integration: scenario {}: {}", scenario.name, scenario.about);
+        let logs = logs.join(scenario.name);
+        fs::create_dir_all(&logs)?;
+        let start = Instant::now();
+        let context = Context {
+            scenario,
+            deadline: start + scenario.limit,
+            stack: &stack,
+            programs: &programs,
+            interrupts: &interrupts,
+            runs: &runs,
+            logs,
+        };
+        let outcome = (scenario.run)(&context);
+        if let Err(failure) = &outcome {
+            eprintln!("integration: scenario {} failed: {failure}", scenario.name);
+        }
+        reports.push(Report { name: scenario.name, time: start.elapsed(), outcome });
+    }
+    print_table(&reports);
+    let failed: Vec<&str> = reports.iter().filter(|report| !report.ok()).map(|report| report.name).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("integration failed: {}; logs are in {}", failed.join(", "), logs.display())))
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, Failure> {
+    if names.is_empty() {
+        return Ok(scenarios::ALL.iter().collect());
+    }
+    let find = |name: &String| {
+        scenarios::ALL.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
+            let known: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+            Failure::new(format!("no scenario {name:?}; there are: {}", known.join(", ")))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+struct Report {
+    name: &'static str,
+    time: Duration,
+    outcome: Result<Vec<Figure>, Failure>,
+}
+
+impl Report {
+    /// A scenario without figures has shown nothing.
+    fn ok(&self) -> bool {
+        self.outcome.as_ref().is_ok_and(|figures| !figures.is_empty() && figures.iter().all(Figure::ok))
+    }
+}
+
+fn print_table(reports: &[Report]) {
+    println!("{:<14} {:<46} {:>10} {:>10}  ok", "scenario", "figure", "expected", "found");
+    for report in reports {
+        for figure in report.outcome.as_deref().unwrap_or_default() {
+            let ok = if figure.ok() { "yes" } else { "NO" };
+            println!("{:<14} {:<46} {:>10} {:>10}  {ok}", report.name, figure.name, figure.expected, figure.found);
+        }
+        let end = if report.ok() { "passed" } else { "FAILED" };
+        println!("{:<14} {end} in {:.1} s", report.name, report.time.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_chosen_by_name() {
+        assert_eq!(choose(&[]).unwrap().len(), scenarios::ALL.len());
+        assert_eq!(choose(&["loop".into()]).unwrap()[0].name, "loop");
+        assert!(choose(&["nothing".into()]).err().unwrap().to_string().contains("conformance"));
+    }
+
+    #[test]
+    fn a_scenario_passes_only_by_its_figures() {
+        let figure = |found: &str| Figure { name: "x".into(), expected: "1".into(), found: found.into() };
+        let ok = |outcome| Report { name: "x", time: Duration::ZERO, outcome }.ok();
+        assert!(ok(Ok(vec![figure("1")])));
+        assert!(!ok(Ok(vec![figure("1"), figure("2")])));
+        assert!(!ok(Ok(vec![])));
+        assert!(!ok(Err(Failure::new("x"))));
+    }
+}
