@@ -161,6 +161,11 @@ pub struct SpeculativeActions {
     pub actions: ::prost::alloc::vec::Vec<speculative_actions::SpeculativeAction>,
     #[prost(message, repeated, tag = "2")]
     pub artifact_overlays: ::prost::alloc::vec::Vec<speculative_actions::Overlay>,
+    /// Extension: the compact layout. The actions above are its actions, in order,
+    /// and have no overlays then, so that a reader that does not know this field
+    /// takes each for unchanged.
+    #[prost(message, optional, tag = "1000")]
+    pub compact: ::core::option::Option<super::super::bst_sa::v1::Record>,
 }
 /// Nested message and enum types in `SpeculativeActions`.
 pub mod speculative_actions {
