@@ -202,8 +202,16 @@ impl Digest {
             .filter(|_| hash.len().is_multiple_of(2))
             .ok_or(DigestError::Length { found: hash.len(), expected: 64 })?;
         let mut raw = [0; 64];
+        // Errors are gathered, not branched on: the loop is the greater part of parsing a Directory.
+        let mut seen = 0;
         for (out, pair) in raw.iter_mut().zip(hash.chunks_exact(2)) {
-            *out = (nibble(pair[0])? << 4) | nibble(pair[1])?;
+            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+            seen |= high | low;
+            *out = (high << 4) | (low & 15);
+        }
+        if seen > 15 {
+            let bad = hash.iter().find(|c| NIBBLES[usize::from(**c)] > 15);
+            return Err(DigestError::Character(bad.map_or('\0', |c| char::from(*c))));
         }
         Ok(Self { hash: raw, size_bytes, function })
     }
@@ -264,13 +272,16 @@ impl Digest {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-fn nibble(c: u8) -> Result<u8, DigestError> {
-    match c {
-        b'0'..=b'9' => Ok(c - b'0'),
-        b'a'..=b'f' => Ok(c - b'a' + 10),
-        _ => Err(DigestError::Character(char::from(c))),
+/// The value of each hexadecimal digit; above 15 for every other byte.
+const NIBBLES: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[HEX[value as usize] as usize] = value;
+        value += 1;
     }
-}
+    table
+};
 
 impl std::hash::Hash for Digest {
     /// Feeds only the first 8 bytes of the hash: they are uniform already.

@@ -117,7 +117,7 @@ impl Action {
         let payload = set_digest(&self.bytes, field.payload()?, &new)?;
         let mut with = Vec::with_capacity(payload.len() + 2);
         put_len_like(&mut with, &self.bytes, &field, &payload);
-        Ok(Some(Patch { range: field.range(), with }))
+        Ok(Some(Patch { range: field.whole().range(), with }))
     }
 }
 

@@ -29,7 +29,7 @@ pub fn set_message_field(bytes: &Bytes, field: u32, value: Option<&[u8]>) -> Res
                 return Err(RawError::NotCanonical(format!("field {field} occurs more than once")));
             }
         } else if found.number < field {
-            insert_at = found.end;
+            insert_at = found.whole().range().end;
         }
     }
     if let Some(old) = old {
@@ -39,9 +39,9 @@ pub fn set_message_field(bytes: &Bytes, field: u32, value: Option<&[u8]>) -> Res
     let range = match (&old, value) {
         (Some(old), Some(value)) => {
             put_len_like(&mut with, bytes, old, value);
-            old.range()
+            old.whole().range()
         }
-        (Some(old), None) => old.range(),
+        (Some(old), None) => old.whole().range(),
         (None, Some(value)) => {
             put_len_field(&mut with, field, value);
             insert_at..insert_at

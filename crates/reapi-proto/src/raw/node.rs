@@ -125,7 +125,7 @@ impl Slot {
             Kind::Directory => SlotValue::Directory { digest: digest()? },
             Kind::Symlink => SlotValue::Symlink { target: payload(second)? },
         };
-        Ok(Self { span: Span::new(field.start, field.end), name, value })
+        Ok(Self { span: field.whole(), name, value })
     }
 
     pub(super) fn kind(&self) -> Kind {

@@ -1,5 +1,7 @@
 //! The platform properties of an Action or a Command.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::RawError;
@@ -75,20 +77,21 @@ impl Platform {
             }
         }
         let (Some(field), false) = (self.field, edits.is_empty()) else { return Ok(None) };
-        let mut payload = Vec::with_capacity(field.range().len() + 64);
-        let mut pos = field.value;
+        let Range { start: mut pos, end } = field.payload()?.range();
+        let mut payload = Vec::with_capacity(end - pos + 64);
         for (slot, property) in self.properties.iter().zip(self.iter(message)) {
             if let Some(edit) = edits.iter().find(|edit| edit.matches(&property)) {
-                payload.extend_from_slice(&message[pos..slot.field.start]);
+                let Range { start, end } = slot.field.whole().range();
+                payload.extend_from_slice(&message[pos..start]);
                 let new = set_fields(message, slot.field.payload()?, &[(2, Value::Len(&edit.to))])?;
                 put_len_like(&mut payload, message, &slot.field, &new);
-                pos = slot.field.end;
+                pos = end;
             }
         }
-        payload.extend_from_slice(&message[pos..field.end]);
+        payload.extend_from_slice(&message[pos..end]);
         let mut with = Vec::with_capacity(payload.len() + 6);
         put_len_like(&mut with, message, &field, &payload);
-        Ok(Some(Patch { range: field.range(), with }))
+        Ok(Some(Patch { range: field.whole().range(), with }))
     }
 }
 

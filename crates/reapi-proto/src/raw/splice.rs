@@ -55,7 +55,7 @@ pub(super) fn set_fields(message: &[u8], span: Span, changes: &[(u32, Value<'_>)
                     put_value_like(&mut out, message, &field, *value);
                 }
             }
-            _ => out.extend_from_slice(&message[field.range()]),
+            _ => out.extend_from_slice(field.whole().of(message)),
         }
     }
     for (number, value) in absent {
@@ -79,16 +79,17 @@ pub(super) fn put_len_like(out: &mut Vec<u8>, message: &[u8], old: &Field, paylo
 fn put_value_like(out: &mut Vec<u8>, message: &[u8], old: &Field, value: Value<'_>) {
     match value {
         Value::Len(payload) => {
-            if payload.len() == old.end - old.value {
-                out.extend_from_slice(&message[old.start..old.value]);
+            let header = &message[old.header()];
+            if old.payload().is_ok_and(|old| old.range().len() == payload.len()) {
+                out.extend_from_slice(header);
             } else {
-                out.extend_from_slice(tag_bytes(&message[old.start..old.value]));
+                out.extend_from_slice(tag_bytes(header));
                 put_varint(out, payload.len() as u64);
             }
             out.extend_from_slice(payload);
         }
         Value::Number(number) => {
-            out.extend_from_slice(&message[old.start..old.value]);
+            out.extend_from_slice(&message[old.header()]);
             put_varint(out, number);
         }
     }

@@ -30,24 +30,28 @@ pub(super) enum WireType {
 pub(super) struct Field {
     pub(super) number: u32,
     wire_type: WireType,
-    /// Offset of the tag.
-    pub(super) start: usize,
-    /// Offset of the payload, behind tag and length.
-    pub(super) value: usize,
-    pub(super) end: usize,
+    /// Tag, length and payload.
+    whole: Span,
+    /// The payload alone.
+    payload: Span,
     varint: u64,
 }
 
 impl Field {
     /// The whole field: tag, length and payload.
-    pub(super) fn range(&self) -> Range<usize> {
-        self.start..self.end
+    pub(super) fn whole(&self) -> Span {
+        self.whole
+    }
+
+    /// Tag and length.
+    pub(super) fn header(&self) -> Range<usize> {
+        self.whole.range().start..self.payload.range().start
     }
 
     /// The payload of a length-delimited field.
     pub(super) fn payload(&self) -> Result<Span, RawError> {
         match self.wire_type {
-            WireType::Len => Ok(Span::new(self.value, self.end)),
+            WireType::Len => Ok(self.payload),
             _ => Err(self.wrong_type()),
         }
     }
@@ -61,7 +65,7 @@ impl Field {
     }
 
     fn wrong_type(&self) -> RawError {
-        RawError::WireType { field: self.number, at: self.start }
+        RawError::WireType { field: self.number, at: self.whole.range().start }
     }
 
     /// Notes the only occurrence of a singular field.
@@ -124,22 +128,26 @@ impl<'a> Fields<'a> {
         }
         let start = self.pos;
         let (number, bits) = self.tag()?;
-        let mut field = Field { number, wire_type: WireType::Other, start, value: self.pos, end: self.pos, varint: 0 };
-        match bits {
+        let mut payload_start = self.pos;
+        let mut varint = 0;
+        let wire_type = match bits {
             0 => {
-                field.wire_type = WireType::Varint;
-                field.varint = self.varint()?;
+                varint = self.varint()?;
+                WireType::Varint
             }
             2 => {
-                field.wire_type = WireType::Len;
                 let len = self.varint()?;
-                field.value = self.pos;
+                payload_start = self.pos;
                 self.skip(start, len)?;
+                WireType::Len
             }
-            _ => self.skip_other(start, number, bits)?,
-        }
-        field.end = self.pos;
-        Ok(Some(field))
+            _ => {
+                self.skip_other(start, number, bits)?;
+                WireType::Other
+            }
+        };
+        let (whole, payload) = (Span::new(start, self.pos), Span::new(payload_start, self.pos));
+        Ok(Some(Field { number, wire_type, whole, payload, varint }))
     }
 
     fn tag(&mut self) -> Result<(u32, u64), RawError> {
@@ -195,7 +203,18 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, RawError> {
+        match self.message.get(self.pos) {
+            Some(&byte) if byte < 0x80 => {
+                self.pos += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, RawError> {
         let at = self.pos;
         let mut value = 0;
         for shift in (0..64).step_by(7) {
