@@ -2,11 +2,13 @@
 mod batch;
 mod blob;
 mod closure;
+pub mod decorators;
 mod error;
 mod ext;
 mod file;
 mod in_memory;
 mod outputs;
+mod shared;
 mod traits;
 mod tree;
 

@@ -34,6 +34,13 @@ impl Results {
     }
 }
 
+impl InMemory {
+    /// Stores a result that was checked already, uncounted.
+    pub(crate) fn keep_action_result(&self, action: &Digest, result: &ActionResult) {
+        self.inner.results.map.write().unwrap_or_else(PoisonError::into_inner).insert(*action, result.clone());
+    }
+}
+
 #[async_trait]
 impl ActionCache for InMemory {
     async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
@@ -49,7 +56,7 @@ impl ActionCacheWriter for InMemory {
         require_function("store_action_result", self.digest_function(), [action])?;
         self.inner.counters.store_action_result.add(1, 0);
         closure::require_complete(&self.inner.blobs, action, result).await?;
-        self.inner.results.map.write().unwrap_or_else(PoisonError::into_inner).insert(*action, result.clone());
+        self.keep_action_result(action, result);
         Ok(())
     }
 }

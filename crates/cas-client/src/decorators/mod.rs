@@ -1,0 +1,11 @@
+//! Stores that wrap stores. `Display` shows the stack, outermost first.
+
+mod dry_run;
+mod limited;
+mod read_only;
+mod remembering;
+
+pub use dry_run::DryRun;
+pub use limited::Limited;
+pub use read_only::ReadOnly;
+pub use remembering::{Clock, Remembering};
