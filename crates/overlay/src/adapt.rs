@@ -218,12 +218,14 @@ impl Adaptation {
         let mut below = Vec::new();
         for (name, entry) in &self.record.level(level).entries {
             let name = self.record.paths.name(*name);
-            let mismatch = || AdaptError::Mismatch(format!("{:?} in directory {digest}", String::from_utf8_lossy(name)));
+            let mismatch =
+                || AdaptError::Mismatch(format!("{:?} in directory {digest}", String::from_utf8_lossy(name)));
             match entry {
-                Below::Input(input) if matches!(self.inputs[input.index()], InputState::Changed { .. }) => {
-                    if directory.get(name).as_ref() != Some(&self.record.input(*input).recorded) {
-                        return Err(mismatch());
-                    }
+                Below::Input(input)
+                    if matches!(self.inputs[input.index()], InputState::Changed { .. })
+                        && directory.get(name).as_ref() != Some(&self.record.input(*input).recorded) =>
+                {
+                    return Err(mismatch());
                 }
                 Below::Level(child) if self.flags[child.index()] & CHANGED != 0 => match directory.get(name) {
                     Some(Node::Directory { digest }) => below.push((*child, digest)),
@@ -319,7 +321,13 @@ impl Adaptation {
         match self.inputs[input.index()] {
             InputState::Unknown => UNKNOWN,
             InputState::Lost => LOST,
-            InputState::Same { guess } => if guess { GUESS } else { 0 },
+            InputState::Same { guess } => {
+                if guess {
+                    GUESS
+                } else {
+                    0
+                }
+            }
             InputState::Changed { guess, .. } => CHANGED | if guess { GUESS } else { 0 },
         }
     }
@@ -444,7 +452,9 @@ impl EditTree for Edits<'_> {
         let changed = level.entries.iter().filter_map(|(name, below)| {
             let change = match below {
                 Below::Input(input) => match &self.inputs[input.index()] {
-                    InputState::Changed { node: Some(node), .. } => Change { set: Some(Edit::Set(node.clone())), below: None },
+                    InputState::Changed { node: Some(node), .. } => {
+                        Change { set: Some(Edit::Set(node.clone())), below: None }
+                    }
                     InputState::Changed { node: None, .. } => Change { set: Some(Edit::Remove), below: None },
                     _ => return None,
                 },

@@ -46,7 +46,7 @@ impl<'r> Lookup<'r> {
             wanted[row].origins.push(id);
         }
         let mut lookup = Self { record, wanted, frontier: Vec::new(), found: Vec::new(), depth: 0 };
-        lookup.arrive(0, Some(Node::Directory { digest: root }));
+        lookup.arrive(0, Some(&Node::Directory { digest: root }));
         lookup
     }
 
@@ -75,7 +75,7 @@ impl<'r> Lookup<'r> {
             let children: Vec<_> = self.wanted[row].children.iter().map(|(name, child)| (*name, *child)).collect();
             for (name, child) in children {
                 match directory {
-                    Some(directory) => self.arrive(child, directory.get(self.record.paths.name(name))),
+                    Some(directory) => self.arrive(child, directory.get(self.record.paths.name(name)).as_ref()),
                     None => self.conclude(child, &Now::Lost),
                 }
             }
@@ -88,13 +88,13 @@ impl<'r> Lookup<'r> {
         self.found
     }
 
-    fn arrive(&mut self, row: usize, node: Option<Node>) {
-        let now = node.clone().map_or(Now::Gone, Now::Is);
+    fn arrive(&mut self, row: usize, node: Option<&Node>) {
+        let now = node.cloned().map_or(Now::Gone, Now::Is);
         let origins = std::mem::take(&mut self.wanted[row].origins);
         self.found.extend(origins.into_iter().map(|id| (id, now.clone())));
         match node {
             Some(Node::Directory { digest }) if !self.wanted[row].children.is_empty() => {
-                self.frontier.push((row, digest));
+                self.frontier.push((row, *digest));
             }
             _ => {
                 let children: Vec<usize> = self.wanted[row].children.values().copied().collect();

@@ -205,6 +205,8 @@ pub struct ArtifactOverlay {
 pub struct Record {
     /// The function of every digest in the record.
     pub digest_function: DigestFunction,
+    /// The element's weak key when it was recorded.
+    pub weak_key: Option<String>,
     /// Row 0 is the element itself.
     pub elements: Vec<RecordedElement>,
     /// Names and paths.
@@ -227,6 +229,7 @@ impl Record {
     pub fn new(digest_function: DigestFunction, element: RecordedElement) -> Self {
         Self {
             digest_function,
+            weak_key: None,
             elements: vec![element],
             paths: Paths::new(),
             origins: Vec::new(),

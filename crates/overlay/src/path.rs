@@ -146,6 +146,29 @@ impl Paths {
         String::from_utf8_lossy(&self.bytes(path)).into_owned()
     }
 
+    /// A table with these names behind the empty one, and no path but the
+    /// root; `None` if a name stands there twice.
+    pub(crate) fn with_names(names: &[Bytes]) -> Option<Self> {
+        let mut paths = Self::new();
+        for (i, name) in names.iter().enumerate() {
+            if paths.name_ids.insert(name.clone(), index(i + 1)).is_some() {
+                return None;
+            }
+            paths.names.push(name.clone());
+        }
+        Some(paths)
+    }
+
+    /// Every name but the empty one, in order.
+    pub(crate) fn stored_names(&self) -> &[Bytes] {
+        &self.names[1..]
+    }
+
+    /// Every path but the root, in order: parent and last segment.
+    pub(crate) fn stored_rows(&self) -> impl Iterator<Item = (PathId, NameId)> {
+        self.rows[1..].iter().map(|(parent, name)| (PathId(*parent), NameId(*name)))
+    }
+
     /// Number of paths, the root included.
     #[must_use]
     pub fn path_count(&self) -> usize {

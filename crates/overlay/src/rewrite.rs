@@ -43,7 +43,7 @@ pub enum RewriteError {
         /// The directory as it was.
         directory: Digest,
         /// What is wrong with it or the edit.
-        reason: RawError,
+        reason: Box<RawError>,
     },
     /// The tree is deeper than [`MAX_DEPTH`].
     #[error("the tree is deeper than {MAX_DEPTH} levels")]
@@ -111,7 +111,7 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
             return Err(RewriteError::TooDeep);
         }
         let directory = forest.get(&digest).ok_or(Missing(digest))?;
-        let failed = |reason| RewriteError::Edit { directory: digest, reason };
+        let failed = |reason| RewriteError::Edit { directory: digest, reason: Box::new(reason) };
         let mut applied: Vec<(Bytes, Edit)> = Vec::new();
         for (name, change) in edits.changes(node) {
             let current = directory.get(&name);

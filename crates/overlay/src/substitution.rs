@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use reapi_proto::raw::{Directory, Edit, Node};
 use reapi_proto::Digest;
+use reapi_proto::raw::{Directory, Edit, Node};
 
 use crate::forest::{Forest, Missing};
 use crate::path::segments;
@@ -93,9 +93,8 @@ impl Substitution {
 
     fn level_below(&mut self, level: usize, name: &[u8]) -> usize {
         let fresh = self.levels.len();
-        let change = self.levels[level]
-            .entry(Bytes::copy_from_slice(name))
-            .or_insert(Change { set: None, below: None });
+        let change =
+            self.levels[level].entry(Bytes::copy_from_slice(name)).or_insert(Change { set: None, below: None });
         let below = *change.below.get_or_insert(fresh);
         if below == fresh {
             self.levels.push(BTreeMap::new());
@@ -164,4 +163,3 @@ impl Rewritten {
         Ok(())
     }
 }
-

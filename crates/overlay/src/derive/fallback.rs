@@ -83,7 +83,8 @@ impl Deriver {
         for (place, produced) in self.outputs.clone() {
             for p in produced {
                 if let Some(digest) = file_digest(&p.node).filter(|d| wanted.contains(d)) {
-                    let origin = self.origin_id(Origin::Action { element: ElementId::SELF, base: p.base, path: p.output });
+                    let origin =
+                        self.origin_id(Origin::Action { element: ElementId::SELF, base: p.base, path: p.output });
                     made.entry(digest).or_default().push((place, origin, p.turn));
                 }
             }
@@ -105,9 +106,8 @@ impl Deriver {
                     origins.push(self.origin_id(Origin::Source { element: ElementId::SELF, path: found }));
                 } else {
                     let earlier = made.get(&digest).into_iter().flatten().filter(|(_, _, t)| *t < turn);
-                    let latest = earlier.max_by_key(|(place, _, t)| {
-                        (common_suffix(&self.record.paths, *place, path), *t)
-                    });
+                    let latest =
+                        earlier.max_by_key(|(place, _, t)| (common_suffix(&self.record.paths, *place, path), *t));
                     origins.extend(latest.map(|(_, origin, _)| *origin));
                 }
             } else {
@@ -115,7 +115,8 @@ impl Deriver {
                     Some((*dep, best(&self.record.paths, path, index.places(&digest, &node))?))
                 });
                 if let Some((dep, at)) = found {
-                    origins.push(self.origin_id(Origin::Artifact { element: self.dependencies[dep].element, path: at }));
+                    origins
+                        .push(self.origin_id(Origin::Artifact { element: self.dependencies[dep].element, path: at }));
                     origins.extend(self.origins_behind(dep, at));
                 }
             }
@@ -301,11 +302,7 @@ fn walk_files(forest: &Forest, root: Digest, paths: &mut Paths, visit: &mut impl
 }
 
 /// Drops levels without entries and renumbers the others; order stays bottom-up.
-fn compact_levels(
-    found: &[Vec<(NameId, Below)>],
-    paths: &Paths,
-    levels: &mut Vec<Level>,
-) -> Vec<Option<LevelId>> {
+fn compact_levels(found: &[Vec<(NameId, Below)>], paths: &Paths, levels: &mut Vec<Level>) -> Vec<Option<LevelId>> {
     let mut rows: Vec<Option<LevelId>> = Vec::with_capacity(found.len());
     for entries in found {
         let mut kept: Vec<_> = entries

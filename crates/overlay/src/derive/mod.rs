@@ -12,6 +12,7 @@ mod intern;
 mod prefetch;
 mod walk;
 
+pub(crate) use intern::sort_origins;
 pub use prefetch::Prefetch;
 
 use std::collections::hash_map::Entry;
@@ -51,6 +52,8 @@ pub enum Mode {
 pub struct Observing {
     /// The element's name.
     pub name: String,
+    /// Its weak key.
+    pub weak_key: Option<String>,
     /// Root of its sources.
     pub sources: Option<Digest>,
     /// Root of its artifact.
@@ -127,7 +130,9 @@ pub enum DeriveError {
     #[error(transparent)]
     Missing(#[from] Missing),
     /// Its input tree expands to more paths than any real one.
-    #[error("the input tree has {paths} paths; the limit is {MAX_TREE_PATHS} for a tree and {MAX_RECORD_PATHS} for a record")]
+    #[error(
+        "the input tree has {paths} paths; the limit is {MAX_TREE_PATHS} for a tree and {MAX_RECORD_PATHS} for a record"
+    )]
     TooManyPaths {
         /// Number of paths, saturating.
         paths: u64,
@@ -184,15 +189,10 @@ impl Deriver {
     /// `dependencies` is the transitive closure of what the element builds
     /// against, in staging order: where two stage the same path, the later wins.
     #[must_use]
-    pub fn new(
-        mode: Mode,
-        digest_function: DigestFunction,
-        element: Observing,
-        dependencies: Vec<Dependency>,
-    ) -> Self {
-        let Observing { name, sources, artifact, own_root } = element;
-        let mut record =
-            Record::new(digest_function, RecordedElement { name: name.clone(), sources, artifact });
+    pub fn new(mode: Mode, digest_function: DigestFunction, element: Observing, dependencies: Vec<Dependency>) -> Self {
+        let Observing { name, weak_key, sources, artifact, own_root } = element;
+        let mut record = Record::new(digest_function, RecordedElement { name: name.clone(), sources, artifact });
+        record.weak_key = weak_key;
         let own_root = record.paths.intern(&own_root);
         let mut deriver = Self {
             mode,

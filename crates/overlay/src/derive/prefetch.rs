@@ -104,12 +104,12 @@ impl Prefetch {
             }
             let staged: Vec<_> = group.staged.iter().filter_map(|digest| forest.get(digest)).collect();
             for (name, mut child) in children {
-                child.staged.extend(staged.iter().filter_map(|d| subdirectory(d.get(&name))));
+                child.staged.extend(staged.iter().filter_map(|d| subdirectory(d.get(&name).as_ref())));
                 child.own = match group.own {
                     Own::Towards(depth) if self.own_root.get(depth) == Some(&name) => Own::Towards(depth + 1),
                     Own::At(sources) => forest
                         .get(&sources)
-                        .and_then(|sources| subdirectory(sources.get(&name)))
+                        .and_then(|sources| subdirectory(sources.get(&name).as_ref()))
                         .map_or(Own::Off, Own::At),
                     _ => Own::Off,
                 };
@@ -139,9 +139,9 @@ impl Group {
     }
 }
 
-fn subdirectory(node: Option<Node>) -> Option<Digest> {
+fn subdirectory(node: Option<&Node>) -> Option<Digest> {
     match node {
-        Some(Node::Directory { digest }) => Some(digest),
+        Some(Node::Directory { digest }) => Some(*digest),
         _ => None,
     }
 }

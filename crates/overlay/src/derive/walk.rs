@@ -77,8 +77,13 @@ impl Deriver {
         }
         let level = LevelId(index(self.levels.len()));
         let turn = self.record.actions.len();
-        self.unmatched
-            .extend(unmatched.into_iter().map(|(name, path, node)| Unmatched { level, name, path, node, turn }));
+        self.unmatched.extend(unmatched.into_iter().map(|(name, path, node)| Unmatched {
+            level,
+            name,
+            path,
+            node,
+            turn,
+        }));
         self.levels.push(entries);
         self.memo.insert(place, level);
         Ok(level)

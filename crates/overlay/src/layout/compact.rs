@@ -1,0 +1,438 @@
+//! The compact layout.
+
+use std::time::Duration;
+
+use reapi_proto::buildstream::SpeculativeActions;
+use reapi_proto::buildstream::speculative_actions::SpeculativeAction;
+use reapi_proto::raw::Node;
+use reapi_proto::{Digest, DigestFunction, bst_sa};
+use rustc_hash::FxHashMap;
+
+use super::LayoutError;
+use crate::model::{
+    ArtifactOverlay, Below, ElementId, Input, InputId, Level, LevelId, Origin, OriginId, PropertyInput, Record,
+    RecordedAction, RecordedElement,
+};
+use crate::path::{NameId, PathId, Paths, index};
+
+/// The version that this module writes, and the only one it reads.
+pub(super) const VERSION: u32 = 1;
+
+pub(super) fn encode(record: &Record) -> SpeculativeActions {
+    let mut table = bst_sa::Record {
+        version: VERSION,
+        digest_function: record.digest_function.wire_value(),
+        weak_key: record.weak_key.clone().unwrap_or_default(),
+        elements: record.elements.iter().map(encode_element).collect(),
+        names: record.paths.stored_names().to_vec(),
+        ..Default::default()
+    };
+    for (parent, name) in record.paths.stored_rows() {
+        table.path_parents.push(parent.0);
+        table.path_names.push(name.0);
+    }
+    let mut names = Names { known: FxHashMap::default(), table: Vec::new(), first: index(record.paths.name_count()) };
+    encode_origins(record, &mut table);
+    encode_inputs(record, &mut table, &mut names);
+    for (row, level) in record.levels.iter().enumerate() {
+        table.level_entry_counts.push(index(level.entries.len()));
+        for (name, below) in &level.entries {
+            table.level_entry_names.push(name.0);
+            table.level_entries.push(match below {
+                Below::Input(input) => input.0 << 1,
+                Below::Level(child) => ((index(row) - child.0) << 1) | 1,
+            });
+        }
+    }
+    for action in &record.actions {
+        table.action_elements.push(action.element.0);
+        table.action_roots.push(action.root.map_or(0, |level| level.0 + 1));
+        let milliseconds = action.duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX - 1));
+        table.action_durations.push(milliseconds.map_or(0, |ms| ms.saturating_add(1)));
+        table.action_output_bytes.push(action.output_bytes.map_or(0, |b| b.saturating_add(1)));
+        table.action_property_counts.push(index(action.properties.len()));
+        for property in &action.properties {
+            table.property_names.push(property.name.0);
+            table.property_inputs.push(property.input.0);
+        }
+    }
+    for overlay in &record.artifact_overlays {
+        table.artifact_paths.push(overlay.path.0);
+        table.artifact_origins.push(overlay.origin.0);
+    }
+    table.names.append(&mut names.table);
+    let actions = record
+        .actions
+        .iter()
+        .map(|action| SpeculativeAction { base_action_digest: Some((&action.base).into()), overlays: Vec::new() });
+    SpeculativeActions { actions: actions.collect(), artifact_overlays: Vec::new(), compact: Some(table) }
+}
+
+/// Symlink targets share the table of names; new ones go behind it.
+struct Names {
+    known: FxHashMap<bytes::Bytes, u32>,
+    table: Vec<bytes::Bytes>,
+    first: u32,
+}
+
+fn encode_element(element: &RecordedElement) -> bst_sa::Element {
+    let hash = |digest: Option<Digest>| digest.map(|d| bytes::Bytes::copy_from_slice(d.hash())).unwrap_or_default();
+    let size = |digest: Option<Digest>| digest.map_or(0, |d| d.size_bytes());
+    bst_sa::Element {
+        name: element.name.clone(),
+        sources_hash: hash(element.sources),
+        sources_size: size(element.sources),
+        artifact_hash: hash(element.artifact),
+        artifact_size: size(element.artifact),
+    }
+}
+
+fn encode_origins(record: &Record, table: &mut bst_sa::Record) {
+    let mut bases: FxHashMap<Digest, u32> = FxHashMap::default();
+    for (row, action) in record.actions.iter().enumerate() {
+        bases.entry(action.base).or_insert(index(row));
+    }
+    let mut hashes = Vec::new();
+    for origin in &record.origins {
+        table.origin_kinds.push(match origin {
+            Origin::Source { .. } => 0,
+            Origin::Artifact { .. } => 1,
+            Origin::Action { .. } => 2,
+        });
+        table.origin_elements.push(origin.element().0);
+        table.origin_paths.push(origin.path().0);
+        if let Origin::Action { base, .. } = origin {
+            let next = index(record.actions.len() + table.base_sizes.len());
+            let row = *bases.entry(*base).or_insert(next);
+            if row == next {
+                hashes.extend_from_slice(base.hash());
+                table.base_sizes.push(base.size_bytes());
+            }
+            table.origin_bases.push(row);
+        }
+    }
+    table.base_hashes = hashes.into();
+}
+
+fn encode_inputs(record: &Record, table: &mut bst_sa::Record, names: &mut Names) {
+    let mut hashes = Vec::new();
+    for input in &record.inputs {
+        let (kind, digest) = match &input.recorded {
+            Node::File { digest, executable: false } => (0, Some(digest)),
+            Node::File { digest, executable: true } => (1, Some(digest)),
+            Node::Directory { digest } => (2, Some(digest)),
+            Node::Symlink { target } => {
+                let row = record.paths.find_name(target).map(|name| name.0).unwrap_or_else(|| {
+                    *names.known.entry(target.clone()).or_insert_with(|| {
+                        names.table.push(target.clone());
+                        names.first + index(names.table.len()) - 1
+                    })
+                });
+                table.input_targets.push(row);
+                (3, None)
+            }
+        };
+        table.input_kinds.push(kind);
+        if let Some(digest) = digest {
+            hashes.extend_from_slice(digest.hash());
+            table.input_sizes.push(digest.size_bytes());
+        }
+        table.input_origin_counts.push(index(input.origins.len()));
+        table.input_origins.extend(input.origins.iter().map(|id| id.0));
+    }
+    table.input_hashes = hashes.into();
+}
+
+pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record, LayoutError> {
+    if table.version != VERSION {
+        return Err(LayoutError::Version(table.version));
+    }
+    let function = DigestFunction::from_wire(table.digest_function)
+        .ok_or_else(|| inconsistent(format!("unknown digest function {}", table.digest_function)))?;
+    if let Some(base) = bases.iter().find(|base| base.function() != function) {
+        return Err(inconsistent(format!("action {base} is not named by {function}")));
+    }
+    let elements = decode_elements(table, function)?;
+    let paths = decode_paths(table)?;
+    let limits = Limits {
+        elements: elements.len(),
+        names: paths.name_count(),
+        paths: paths.path_count(),
+        origins: table.origin_kinds.len(),
+        inputs: table.input_kinds.len(),
+    };
+    let origins = decode_origins(table, function, bases, &limits)?;
+    let inputs = decode_inputs(table, function, &paths, &origins, &limits)?;
+    let levels = decode_levels(table, &paths, &limits)?;
+    let actions = decode_actions(table, bases, &inputs, levels.len(), &limits)?;
+    let mut artifact_overlays = Vec::with_capacity(table.artifact_paths.len());
+    same_length("artifact_origins", table.artifact_origins.len(), "artifact_paths", table.artifact_paths.len())?;
+    for (path, origin) in table.artifact_paths.iter().zip(&table.artifact_origins) {
+        artifact_overlays.push(ArtifactOverlay {
+            path: PathId(row("artifact_paths", *path, limits.paths)?),
+            origin: OriginId(row("artifact_origins", *origin, limits.origins)?),
+        });
+    }
+    Ok(Record {
+        digest_function: function,
+        weak_key: Some(table.weak_key.clone()).filter(|key| !key.is_empty()),
+        elements,
+        paths,
+        origins,
+        inputs,
+        levels,
+        actions,
+        artifact_overlays,
+    })
+}
+
+/// Lengths of the tables that rows may refer to.
+struct Limits {
+    elements: usize,
+    names: usize,
+    paths: usize,
+    origins: usize,
+    inputs: usize,
+}
+
+fn inconsistent(reason: impl Into<String>) -> LayoutError {
+    LayoutError::Inconsistent(reason.into())
+}
+
+fn row(column: &str, value: u32, len: usize) -> Result<u32, LayoutError> {
+    if (value as usize) < len {
+        Ok(value)
+    } else {
+        Err(inconsistent(format!("{column} refers to row {value} of {len}")))
+    }
+}
+
+fn same_length(column: &str, len: usize, other: &str, expected: usize) -> Result<(), LayoutError> {
+    if len == expected { Ok(()) } else { Err(inconsistent(format!("{column} has {len} rows, {other} has {expected}"))) }
+}
+
+/// Splits the next `count` values off a column that holds all rows' lists end to end.
+fn take<'a, T>(column: &str, rest: &mut &'a [T], count: u32) -> Result<&'a [T], LayoutError> {
+    let count = count as usize;
+    if count > rest.len() {
+        return Err(inconsistent(format!("{column} ends too early")));
+    }
+    let (taken, left) = rest.split_at(count);
+    *rest = left;
+    Ok(taken)
+}
+
+fn spent<T>(column: &str, rest: &[T]) -> Result<(), LayoutError> {
+    if rest.is_empty() { Ok(()) } else { Err(inconsistent(format!("{column} has {} values too many", rest.len()))) }
+}
+
+/// Digests whose hashes stand end to end in one column and their sizes in another.
+struct Digests<'a> {
+    column: &'static str,
+    function: DigestFunction,
+    hashes: &'a [u8],
+    sizes: &'a [u64],
+}
+
+impl Digests<'_> {
+    fn next(&mut self) -> Result<Digest, LayoutError> {
+        let hash = take(self.column, &mut self.hashes, index(self.function.hash_bytes()))?;
+        let size = take(self.column, &mut self.sizes, 1)?[0];
+        digest(self.column, self.function, hash, size)
+    }
+
+    fn end(self) -> Result<(), LayoutError> {
+        spent(self.column, self.hashes)?;
+        spent(self.column, self.sizes)
+    }
+}
+
+fn digest(what: &str, function: DigestFunction, hash: &[u8], size: u64) -> Result<Digest, LayoutError> {
+    Digest::from_raw(function, hash, size).map_err(|reason| LayoutError::Digest { what: what.to_owned(), reason })
+}
+
+fn decode_elements(table: &bst_sa::Record, function: DigestFunction) -> Result<Vec<RecordedElement>, LayoutError> {
+    let root = |hash: &[u8], size| {
+        if hash.is_empty() { Ok(None) } else { digest("elements", function, hash, size).map(Some) }
+    };
+    let mut elements = Vec::with_capacity(table.elements.len());
+    for element in &table.elements {
+        elements.push(RecordedElement {
+            name: element.name.clone(),
+            sources: root(&element.sources_hash, element.sources_size)?,
+            artifact: root(&element.artifact_hash, element.artifact_size)?,
+        });
+    }
+    if elements.is_empty() { Err(inconsistent("elements is empty")) } else { Ok(elements) }
+}
+
+fn decode_paths(table: &bst_sa::Record) -> Result<Paths, LayoutError> {
+    same_length("path_names", table.path_names.len(), "path_parents", table.path_parents.len())?;
+    let mut paths = Paths::with_names(&table.names).ok_or_else(|| inconsistent("names has an entry twice"))?;
+    for (i, (parent, name)) in table.path_parents.iter().zip(&table.path_names).enumerate() {
+        let parent = PathId(row("path_parents", *parent, i + 1)?);
+        let name = NameId(row("path_names", *name, paths.name_count())?);
+        check_segment(paths.name(name))?;
+        if paths.child(parent, name).0 != index(i + 1) {
+            return Err(inconsistent(format!("path {} stands there twice", i + 1)));
+        }
+    }
+    Ok(paths)
+}
+
+fn check_segment(name: &[u8]) -> Result<(), LayoutError> {
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
+        let shown: String = String::from_utf8_lossy(name).chars().take(80).collect();
+        return Err(inconsistent(format!("{shown:?} is not a path segment")));
+    }
+    Ok(())
+}
+
+fn decode_origins(
+    table: &bst_sa::Record,
+    function: DigestFunction,
+    actions: &[Digest],
+    limits: &Limits,
+) -> Result<Vec<Origin>, LayoutError> {
+    same_length("origin_elements", table.origin_elements.len(), "origin_kinds", limits.origins)?;
+    same_length("origin_paths", table.origin_paths.len(), "origin_kinds", limits.origins)?;
+    let mut others = Digests { column: "base_hashes", function, hashes: &table.base_hashes, sizes: &table.base_sizes };
+    let mut bases = actions.to_vec();
+    for _ in &table.base_sizes {
+        bases.push(others.next()?);
+    }
+    others.end()?;
+    let mut rest = table.origin_bases.as_slice();
+    let mut origins = Vec::with_capacity(limits.origins);
+    for ((kind, element), path) in table.origin_kinds.iter().zip(&table.origin_elements).zip(&table.origin_paths) {
+        let element = ElementId(row("origin_elements", *element, limits.elements)?);
+        let path = PathId(row("origin_paths", *path, limits.paths)?);
+        origins.push(match kind {
+            0 => Origin::Source { element, path },
+            1 => Origin::Artifact { element, path },
+            2 => {
+                let base = take("origin_bases", &mut rest, 1)?[0];
+                Origin::Action { element, base: bases[row("origin_bases", base, bases.len())? as usize], path }
+            }
+            other => return Err(inconsistent(format!("unknown kind of origin {other}"))),
+        });
+    }
+    spent("origin_bases", rest)?;
+    Ok(origins)
+}
+
+fn decode_inputs(
+    table: &bst_sa::Record,
+    function: DigestFunction,
+    paths: &Paths,
+    origins: &[Origin],
+    limits: &Limits,
+) -> Result<Vec<Input>, LayoutError> {
+    same_length("input_origin_counts", table.input_origin_counts.len(), "input_kinds", limits.inputs)?;
+    let mut digests =
+        Digests { column: "input_hashes", function, hashes: &table.input_hashes, sizes: &table.input_sizes };
+    let mut targets = table.input_targets.as_slice();
+    let mut rest = table.input_origins.as_slice();
+    let mut inputs = Vec::with_capacity(limits.inputs);
+    for (kind, count) in table.input_kinds.iter().zip(&table.input_origin_counts) {
+        let recorded = match kind {
+            0 | 1 => Node::File { digest: digests.next()?, executable: *kind == 1 },
+            2 => Node::Directory { digest: digests.next()? },
+            3 => {
+                let name = take("input_targets", &mut targets, 1)?[0];
+                Node::Symlink { target: paths.name(NameId(row("input_targets", name, limits.names)?)).clone() }
+            }
+            other => return Err(inconsistent(format!("unknown kind of input {other}"))),
+        };
+        if *count == 0 {
+            return Err(inconsistent("an input has no origin"));
+        }
+        let ids = take("input_origins", &mut rest, *count)?;
+        let ids = ids.iter().map(|id| row("input_origins", *id, origins.len()).map(OriginId));
+        inputs.push(Input { recorded, origins: ids.collect::<Result<_, _>>()? });
+    }
+    digests.end()?;
+    spent("input_targets", targets)?;
+    spent("input_origins", rest)?;
+    Ok(inputs)
+}
+
+fn decode_levels(table: &bst_sa::Record, paths: &Paths, limits: &Limits) -> Result<Vec<Level>, LayoutError> {
+    same_length("level_entries", table.level_entries.len(), "level_entry_names", table.level_entry_names.len())?;
+    let mut names = table.level_entry_names.as_slice();
+    let mut targets = table.level_entries.as_slice();
+    let mut levels: Vec<Level> = Vec::with_capacity(table.level_entry_counts.len());
+    for count in &table.level_entry_counts {
+        let own = levels.len();
+        let mut entries: Vec<(NameId, Below)> = Vec::new();
+        let names = take("level_entry_names", &mut names, *count)?;
+        for (name, target) in names.iter().zip(take("level_entries", &mut targets, *count)?) {
+            let name = NameId(row("level_entry_names", *name, limits.names)?);
+            check_segment(paths.name(name))?;
+            if entries.last().is_some_and(|(last, _)| paths.name(*last) >= paths.name(name)) {
+                return Err(inconsistent(format!("the names of level {own} are not sorted")));
+            }
+            let below = if target & 1 == 0 {
+                Below::Input(InputId(row("level_entries", target >> 1, limits.inputs)?))
+            } else {
+                let back = (target >> 1) as usize;
+                let child = own.checked_sub(back).filter(|_| back > 0);
+                let child = child.ok_or_else(|| inconsistent(format!("level {own} refers {back} levels back")))?;
+                Below::Level(LevelId(index(child)))
+            };
+            entries.push((name, below));
+        }
+        levels.push(Level { entries });
+    }
+    spent("level_entries", targets)?;
+    Ok(levels)
+}
+
+fn decode_actions(
+    table: &bst_sa::Record,
+    bases: &[Digest],
+    inputs: &[Input],
+    levels: usize,
+    limits: &Limits,
+) -> Result<Vec<RecordedAction>, LayoutError> {
+    for (column, len) in [
+        ("action_elements", table.action_elements.len()),
+        ("action_roots", table.action_roots.len()),
+        ("action_durations", table.action_durations.len()),
+        ("action_output_bytes", table.action_output_bytes.len()),
+        ("action_property_counts", table.action_property_counts.len()),
+    ] {
+        same_length(column, len, "actions", bases.len())?;
+    }
+    same_length("property_inputs", table.property_inputs.len(), "property_names", table.property_names.len())?;
+    let mut names = table.property_names.as_slice();
+    let mut values = table.property_inputs.as_slice();
+    let mut actions = Vec::with_capacity(bases.len());
+    for (i, base) in bases.iter().enumerate() {
+        let count = table.action_property_counts[i];
+        let mut properties = Vec::new();
+        for (name, input) in
+            take("property_names", &mut names, count)?.iter().zip(take("property_inputs", &mut values, count)?)
+        {
+            let input = InputId(row("property_inputs", *input, inputs.len())?);
+            if !matches!(inputs[input.index()].recorded, Node::Directory { .. }) {
+                return Err(inconsistent(format!("a property of action {i} is not a directory")));
+            }
+            properties.push(PropertyInput { name: NameId(row("property_names", *name, limits.names)?), input });
+        }
+        let root = match table.action_roots[i].checked_sub(1) {
+            Some(level) => Some(LevelId(row("action_roots", level, levels)?)),
+            None => None,
+        };
+        actions.push(RecordedAction {
+            element: ElementId(row("action_elements", table.action_elements[i], limits.elements)?),
+            base: *base,
+            root,
+            properties,
+            duration: table.action_durations[i].checked_sub(1).map(Duration::from_millis),
+            output_bytes: table.action_output_bytes[i].checked_sub(1),
+        });
+    }
+    spent("property_names", names)?;
+    Ok(actions)
+}
