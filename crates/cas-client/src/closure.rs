@@ -238,3 +238,6 @@ fn add_files(directory: &Directory, wanted: &mut FxHashSet<Digest>) {
         raw::Node::Directory { .. } | raw::Node::Symlink { .. } => None,
     }));
 }
+
+#[cfg(test)]
+mod tests;

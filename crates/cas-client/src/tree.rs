@@ -206,3 +206,142 @@ fn exceeded(what: &str, limit: u64, at: Option<&Digest>) -> Error {
     Error::new(ErrorKind::LimitExceeded, "read_trees", format!("the trees have more than {limit} {what}"))
         .with_digests(at.copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InMemory;
+    use proptest::prelude::*;
+    use reapi_proto::raw::{Node, encode_directory};
+
+    fn directory(store: &InMemory, entries: &[(&str, Digest)]) -> Digest {
+        let nodes = entries.iter().map(|(name, digest)| match name.strip_suffix('/') {
+            Some(name) => (Bytes::copy_from_slice(name.as_bytes()), Node::Directory { digest: *digest }),
+            None => (Bytes::copy_from_slice(name.as_bytes()), Node::File { digest: *digest, executable: false }),
+        });
+        store.put(encode_directory(nodes).unwrap())
+    }
+
+    /// A chain of `length` directories above `bottom`, each holding the one below `width` times.
+    fn bomb(store: &InMemory, bottom: Digest, length: usize, width: usize) -> Digest {
+        (0..length).fold(bottom, |below, _| {
+            let names: Vec<_> = (0..width).map(|i| format!("d{i}/")).collect();
+            directory(store, &names.iter().map(|name| (name.as_str(), below)).collect::<Vec<_>>())
+        })
+    }
+
+    async fn read(store: &InMemory, roots: &[Digest], budget: TreeBudget) -> Result<Trees> {
+        read_trees(store, roots, |_| false, &budget).await
+    }
+
+    #[tokio::test]
+    async fn each_directory_is_read_once_whatever_the_number_of_roots() {
+        let store = InMemory::new();
+        let file = store.put("file");
+        let shared = directory(&store, &[("f", file)]);
+        let roots: Vec<_> =
+            (0..50).map(|i| directory(&store, &[("shared/", shared), (&format!("f{i}"), file)])).collect();
+        store.take_stats();
+        let trees = read(&store, &[&roots[..], &roots[..]].concat(), TreeBudget::default()).await.unwrap();
+        assert!(trees.is_complete());
+        assert_eq!(trees.directories.len(), 51);
+        let asked = store.stats().read_blobs;
+        assert_eq!((asked.calls, asked.blobs), (2, 51), "one round trip per level");
+        assert_eq!(trees.directories.last().map(|(digest, _)| *digest), Some(shared), "parents come first");
+    }
+
+    #[tokio::test]
+    async fn what_is_known_is_not_read() {
+        let store = InMemory::new();
+        let below = directory(&store, &[("f", store.put("file"))]);
+        let known = directory(&store, &[("below/", below)]);
+        let root = directory(&store, &[("known/", known)]);
+        let trees = read_trees(&store, &[root], |d| *d == known, &TreeBudget::default()).await.unwrap();
+        assert_eq!(trees.directories.iter().map(|(d, _)| *d).collect::<Vec<_>>(), [root]);
+        assert!(trees.is_complete());
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_one_directory_leaves_the_others() {
+        let store = InMemory::new();
+        let good = directory(&store, &[("f", store.put("file"))]);
+        let gone = DigestFunction::Sha256.digest(b"gone");
+        let text = store.put("no directory");
+        let damaged = directory(&store, &[("g", good)]);
+        store.corrupt(&damaged, "damaged");
+        let foreign = DigestFunction::Sha512.digest(b"foreign");
+        let root = directory(
+            &store,
+            &[("a/", good), ("b/", gone), ("c/", text), ("d/", damaged), ("e/", foreign), ("f/", gone)],
+        );
+        let trees = read(&store, &[root], TreeBudget::default()).await.unwrap();
+        assert_eq!(trees.directories.iter().map(|(d, _)| *d).collect::<Vec<_>>(), [root, good]);
+        assert_eq!(trees.missing, [gone]);
+        assert_eq!(trees.invalid.iter().map(|(d, _)| *d).collect::<Vec<_>>(), [text]);
+        let failed: Vec<_> = trees.failed.iter().map(|(d, e)| (*d, e.kind())).collect();
+        assert_eq!(failed, [(foreign, ErrorKind::Protocol), (damaged, ErrorKind::Corrupt)]);
+    }
+
+    #[tokio::test]
+    async fn the_empty_directory_needs_no_store() {
+        let store = InMemory::new();
+        let trees = read(&store, &[DigestFunction::Sha256.empty()], TreeBudget::default()).await.unwrap();
+        assert!(trees.is_complete() && trees.directories[0].1.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_tree_bomb_is_as_cheap_as_its_directories() {
+        let store = InMemory::new();
+        let root = bomb(&store, DigestFunction::Sha256.empty(), 100, 2);
+        let trees = read(&store, &[root], TreeBudget::default()).await.unwrap();
+        assert_eq!(trees.directories.len(), 101, "2^100 paths, 101 directories");
+    }
+
+    #[tokio::test]
+    async fn every_limit_holds() {
+        let store = InMemory::new();
+        let file = store.put("file");
+        let wide = directory(&store, &[("a", file), ("b", file), ("c", file)]);
+        let root = bomb(&store, wide, 5, 1);
+        let total: u64 = store.digests().iter().map(Digest::size_bytes).sum::<u64>() - file.size_bytes();
+        let exact = TreeBudget {
+            max_directories: 6,
+            max_bytes: total,
+            max_directory_bytes: wide.size_bytes(),
+            max_entries: 8,
+            max_depth: 6,
+        };
+        assert_eq!(read(&store, &[root], exact).await.unwrap().directories.len(), 6);
+        for (budget, what) in [
+            (TreeBudget { max_directories: 5, ..exact }, "5 directories"),
+            (TreeBudget { max_bytes: total - 1, ..exact }, "bytes"),
+            (TreeBudget { max_directory_bytes: wide.size_bytes() - 1, ..exact }, "bytes in one directory"),
+            (TreeBudget { max_entries: 7, ..exact }, "7 entries"),
+            (TreeBudget { max_depth: 5, ..exact }, "5 levels"),
+        ] {
+            let error = read(&store, &[root], budget).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+            assert!(error.reason().contains(what), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hostile_sizes_are_refused_before_anything_is_read() {
+        let store = InMemory::new();
+        let hash = DigestFunction::Sha256.digest(b"x");
+        let huge = Digest::from_raw(DigestFunction::Sha256, hash.hash(), i64::MAX as u64).unwrap();
+        let error = read(&store, &[huge, huge], TreeBudget::default()).await.unwrap_err();
+        assert_eq!((error.kind(), store.stats().read_blobs.calls), (ErrorKind::LimitExceeded, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let store = InMemory::new();
+            let root = store.put(bytes);
+            let read = read(&store, &[root], TreeBudget::default());
+            let trees = futures_util::FutureExt::now_or_never(read).unwrap().unwrap();
+            prop_assert_eq!(trees.directories.len() + trees.invalid.len(), 1, "it is a directory or it is not");
+        }
+    }
+}

@@ -54,17 +54,17 @@ fn next(layout: &Layout, mut open: Open) -> Result<Option<(Bytes, Option<Open>)>
     let digest = open.digest;
     let left = digest.size_bytes() - open.hasher.size_bytes();
     // One byte beyond the end shows a file that is too long.
-    let mut piece = Vec::with_capacity(preallocation(left.saturating_add(1), CHUNK_BYTES));
+    let room = preallocation(left.saturating_add(1), CHUNK_BYTES);
+    let mut piece = Vec::with_capacity(room);
     (&mut open.file)
-        .take(piece.capacity() as u64)
+        .take(room as u64)
         .read_to_end(&mut piece)
         .map_err(|e| layout.error("open_blob", e).with_digest(digest))?;
     if piece.len() as u64 > left {
         return Err(Error::corrupt("open_blob", digest, "the file is longer than the blob").at(layout));
     }
     open.hasher.update(&piece);
-    let complete = open.hasher.size_bytes() == digest.size_bytes() && (piece.is_empty() || piece.len() < CHUNK_BYTES);
-    if !complete && !piece.is_empty() {
+    if piece.len() == room {
         return Ok(Some((piece.into(), Some(open))));
     }
     if open.hasher.finish() != digest {
