@@ -40,3 +40,31 @@ impl TryFrom<&Option<v2::Digest>> for Digest {
         digest.as_ref().try_into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DigestFunction;
+
+    #[test]
+    fn digests_round_trip_through_messages() {
+        for function in DigestFunction::ALL {
+            let digest = function.digest(b"x");
+            let message = v2::Digest::from(&digest);
+            assert_eq!(message, v2::Digest::from(digest));
+            assert_eq!((&message).try_into(), Ok(digest));
+            assert_eq!(Some(&message).try_into(), Ok(digest));
+            assert_eq!((&Some(message)).try_into(), Ok(digest));
+        }
+    }
+
+    #[test]
+    fn degenerate_messages_are_refused() {
+        let refuse = |message: &Option<v2::Digest>| Digest::try_from(message).unwrap_err();
+        assert_eq!(refuse(&None), DigestError::Absent);
+        let empty = v2::Digest::default();
+        assert_eq!(refuse(&Some(empty)), DigestError::Length { found: 0, expected: 64 });
+        let negative = v2::Digest { hash: DigestFunction::Sha256.empty().to_hex(), size_bytes: -1 };
+        assert_eq!(refuse(&Some(negative)), DigestError::Size("-1".into()));
+    }
+}

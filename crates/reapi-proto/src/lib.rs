@@ -6,8 +6,9 @@
 //!   bytes. They read and edit without decoding and encoding again, so that
 //!   what this crate does not know survives.
 //! - [`v2`], [`asset`], [`bytestream`], [`longrunning`], [`buildgrid`],
-//!   [`buildstream`], [`rpc`], [`semver`]: types generated from the `.proto`
-//!   files in this crate's `proto` folder, one module per protobuf package.
+//!   [`buildstream`], [`bst_sa`], [`rpc`], [`semver`]: types generated from
+//!   the `.proto` files in this crate's `proto` folder, one module per
+//!   protobuf package.
 //!   Blob data is [`bytes::Bytes`]. They are for requests and replies; a
 //!   Directory, Action or Command that has a digest belongs in [`raw`].
 //! - [`resource`], [`precondition`]: blobs named in text.
