@@ -6,8 +6,12 @@ pub mod decorators;
 mod error;
 mod ext;
 mod file;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod in_memory;
 mod outputs;
+#[cfg(feature = "grpc")]
+mod retry;
 mod shared;
 mod traits;
 mod tree;
