@@ -32,7 +32,8 @@ struct Scenario {
     limit: Duration,
     /// The test targets that it runs.
     tests: &'static [&'static str],
-    run: fn(&Context<'_>) -> Result<Vec<Figure>, Failure>,
+    /// Adds the figures as they come: what was found before a failure is shown too.
+    run: fn(&Context<'_>, &mut Vec<Figure>) -> Outcome,
 }
 
 /// What a scenario works with.
@@ -102,11 +103,12 @@ pub(crate) fn run(names: &[String]) -> Outcome {
             runs: &runs,
             logs,
         };
-        let outcome = (scenario.run)(&context);
-        if let Err(failure) = &outcome {
+        let mut figures = Vec::new();
+        let failure = (scenario.run)(&context, &mut figures).err();
+        if let Some(failure) = &failure {
             eprintln!("integration: scenario {} failed: {failure}", scenario.name);
         }
-        reports.push(Report { name: scenario.name, time: start.elapsed(), outcome });
+        reports.push(Report { name: scenario.name, time: start.elapsed(), figures, failed: failure.is_some() });
     }
     print_table(&reports);
     let failed: Vec<&str> = reports.iter().filter(|report| !report.ok()).map(|report| report.name).collect();
@@ -132,20 +134,21 @@ fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, Failure> {
 struct Report {
     name: &'static str,
     time: Duration,
-    outcome: Result<Vec<Figure>, Failure>,
+    figures: Vec<Figure>,
+    failed: bool,
 }
 
 impl Report {
     /// A scenario without figures has shown nothing.
     fn ok(&self) -> bool {
-        self.outcome.as_ref().is_ok_and(|figures| !figures.is_empty() && figures.iter().all(Figure::ok))
+        !self.failed && !self.figures.is_empty() && self.figures.iter().all(Figure::ok)
     }
 }
 
 fn print_table(reports: &[Report]) {
     println!("{:<14} {:<46} {:>10} {:>10}  ok", "scenario", "figure", "expected", "found");
     for report in reports {
-        for figure in report.outcome.as_deref().unwrap_or_default() {
+        for figure in &report.figures {
             let ok = if figure.ok() { "yes" } else { "NO" };
             println!("{:<14} {:<46} {:>10} {:>10}  {ok}", report.name, figure.name, figure.expected, figure.found);
         }
@@ -168,10 +171,10 @@ mod tests {
     #[test]
     fn a_scenario_passes_only_by_its_figures() {
         let figure = |found: &str| Figure { name: "x".into(), expected: "1".into(), found: found.into() };
-        let ok = |outcome| Report { name: "x", time: Duration::ZERO, outcome }.ok();
-        assert!(ok(Ok(vec![figure("1")])));
-        assert!(!ok(Ok(vec![figure("1"), figure("2")])));
-        assert!(!ok(Ok(vec![])));
-        assert!(!ok(Err(Failure::new("x"))));
+        let ok = |figures, failed| Report { name: "x", time: Duration::ZERO, figures, failed }.ok();
+        assert!(ok(vec![figure("1")], false));
+        assert!(!ok(vec![figure("1"), figure("2")], false));
+        assert!(!ok(vec![], false));
+        assert!(!ok(vec![figure("1")], true));
     }
 }

@@ -1,7 +1,6 @@
 //! The scenarios. A new one is one entry and one function.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::casd::Casd;
 use super::figures::{self, Figure};
 use super::process::{run_logged, tail};
 use super::{Context, Scenario};
-use crate::Failure;
+use crate::{Failure, Outcome};
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
@@ -28,12 +27,12 @@ pub(super) const ALL: &[Scenario] = &[
     },
 ];
 
-fn conformance(context: &Context<'_>) -> Result<Vec<Figure>, Failure> {
-    run_test_with_casd(context, "conformance_url", |_| Ok(()))
+fn conformance(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
+    run_test_with_casd(context, "conformance_url", figures, |_| Ok(()))
 }
 
-fn closed_loop(context: &Context<'_>) -> Result<Vec<Figure>, Failure> {
-    run_test_with_casd(context, "casd_loop", |command| {
+fn closed_loop(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
+    run_test_with_casd(context, "casd_loop", figures, |command| {
         command.env("BST_SA_TEST_ROOT", &context.stack.sandbox_root);
         command.env("BST_SA_TEST_BIN", context.programs.tool()?);
         Ok(())
@@ -45,8 +44,9 @@ fn closed_loop(context: &Context<'_>) -> Result<Vec<Figure>, Failure> {
 fn run_test_with_casd(
     context: &Context<'_>,
     target: &str,
-    prepare: impl FnOnce(&mut Command) -> Result<(), Failure>,
-) -> Result<Vec<Figure>, Failure> {
+    figures: &mut Vec<Figure>,
+    prepare: impl FnOnce(&mut Command) -> Outcome,
+) -> Outcome {
     let casd = Casd::start(context.stack, context.runs, &context.logs.join("casd.log"), context.interrupts)?;
     let mut command = Command::new(context.programs.find(target)?);
     command.args(["--nocapture", "--test-threads=1"]).env("BST_SA_TEST_URL", casd.url());
@@ -54,18 +54,16 @@ fn run_test_with_casd(
     let log = context.logs.join("test.log");
     let name = format!("scenario {}", context.scenario.name);
     let outcome = run_logged(&name, command, &log, context.remaining(), context.interrupts);
-    outcome
-        .and_then(|()| casd.check_alive())
-        .and_then(|()| figures_of(&log))
-        .map_err(|failure| Failure::new(format!("{failure}\n{}", tail(casd.log()))))
-}
-
-fn figures_of(log: &Path) -> Result<Vec<Figure>, Failure> {
-    let output = fs::read_to_string(log)?;
-    eprintln!("{}", output.trim());
-    let passed = figures::passed_tests(&output)?;
-    let mut figures = figures::read(&output)?;
-    let tests = output.lines().find_map(|line| line.strip_prefix("running ")?.split(' ').next()).unwrap_or("?");
-    figures.push(Figure { name: "tests passed".into(), expected: tests.to_owned(), found: passed.to_string() });
-    Ok(figures)
+    let output = fs::read_to_string(&log)?;
+    figures.extend(figures::read(&output)?);
+    let judge = || {
+        outcome?;
+        eprintln!("{}", output.trim());
+        casd.check_alive()?;
+        let tests = output.lines().find_map(|line| line.strip_prefix("running ")?.split(' ').next()).unwrap_or("?");
+        let passed = figures::passed_tests(&output)?.to_string();
+        figures.push(Figure { name: "tests passed".into(), expected: tests.to_owned(), found: passed });
+        Ok(())
+    };
+    judge().map_err(|failure: Failure| Failure::new(format!("{failure}\n{}", tail(casd.log()))))
 }
