@@ -68,10 +68,10 @@ pub mod resource;
 mod generated;
 
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
+pub use generated::bst_sa::v1 as bst_sa;
 pub use generated::build::bazel::remote::asset::v1 as asset;
 pub use generated::build::bazel::remote::execution::v2;
 pub use generated::build::bazel::semver;
 pub use generated::build::buildgrid;
-pub use generated::bst_sa::v1 as bst_sa;
 pub use generated::buildstream::v2 as buildstream;
 pub use generated::google::{bytestream, longrunning, rpc};

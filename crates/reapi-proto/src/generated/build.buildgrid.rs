@@ -14,6 +14,7 @@ impl ::prost::Name for GetLocalServerDetailsRequest {
         "/build.buildgrid.GetLocalServerDetailsRequest".into()
     }
 }
+/// Enough to read the daemon's storage without asking it, on the same host.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LocalServerDetails {
     #[prost(string, tag = "1")]
@@ -145,6 +146,7 @@ impl ::prost::Name for UploadMissingBlobsResponse {
         "/build.buildgrid.UploadMissingBlobsResponse".into()
     }
 }
+/// NOT_FOUND if any Directory is absent, or any file where files are wanted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchTreeRequest {
     #[prost(string, tag = "1")]
@@ -351,6 +353,7 @@ pub mod capture_tree_response {
     pub struct Response {
         #[prost(string, tag = "1")]
         pub path: ::prost::alloc::string::String,
+        /// Digest of a Tree message, not of a Directory.
         #[prost(message, optional, tag = "2")]
         pub tree_digest: ::core::option::Option<
             super::super::bazel::remote::execution::v2::Digest,
@@ -495,6 +498,7 @@ impl ::prost::Name for GetInstanceNameForRemoteResponse {
         "/build.buildgrid.GetInstanceNameForRemoteResponse".into()
     }
 }
+/// How the daemon reaches one remote service. Keys and certificates are PEM.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Remote {
     #[prost(string, tag = "1")]
@@ -743,6 +747,7 @@ pub mod local_content_addressable_storage_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Between the daemon and its remotes. The replies list failures only.
         pub async fn fetch_missing_blobs(
             &mut self,
             request: impl tonic::IntoRequest<super::FetchMissingBlobsRequest>,
@@ -859,6 +864,7 @@ pub mod local_content_addressable_storage_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Between the daemon and the file system. StageTree stays staged while the stream is open.
         pub async fn stage_tree(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::StageTreeRequest>,
@@ -946,6 +952,7 @@ pub mod local_content_addressable_storage_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Remotes are configured by asking for an instance name that stands for them.
         pub async fn get_instance_name_for_remote(
             &mut self,
             request: impl tonic::IntoRequest<super::GetInstanceNameForRemoteRequest>,
@@ -1085,6 +1092,7 @@ pub mod local_content_addressable_storage_server {
             tonic::Response<super::LocalServerDetails>,
             tonic::Status,
         >;
+        /// Between the daemon and its remotes. The replies list failures only.
         async fn fetch_missing_blobs(
             &self,
             request: tonic::Request<super::FetchMissingBlobsRequest>,
@@ -1119,6 +1127,7 @@ pub mod local_content_addressable_storage_server {
             >
             + std::marker::Send
             + 'static;
+        /// Between the daemon and the file system. StageTree stays staged while the stream is open.
         async fn stage_tree(
             &self,
             request: tonic::Request<tonic::Streaming<super::StageTreeRequest>>,
@@ -1137,6 +1146,7 @@ pub mod local_content_addressable_storage_server {
             tonic::Response<super::CaptureFilesResponse>,
             tonic::Status,
         >;
+        /// Remotes are configured by asking for an instance name that stands for them.
         async fn get_instance_name_for_remote(
             &self,
             request: tonic::Request<super::GetInstanceNameForRemoteRequest>,

@@ -15,6 +15,7 @@ pub struct Artifact {
     pub weak_key: ::prost::alloc::string::String,
     #[prost(bool, tag = "7")]
     pub was_workspaced: bool,
+    /// Digest of the root Directory that dependents get staged.
     #[prost(message, optional, tag = "8")]
     pub files: ::core::option::Option<
         super::super::build::bazel::remote::execution::v2::Digest,
@@ -27,6 +28,7 @@ pub struct Artifact {
     >,
     #[prost(message, repeated, tag = "11")]
     pub logs: ::prost::alloc::vec::Vec<artifact::LogFile>,
+    /// Roots of the build directory and of the sources, where they were kept.
     #[prost(message, optional, tag = "12")]
     pub buildtree: ::core::option::Option<
         super::super::build::bazel::remote::execution::v2::Digest,
@@ -136,6 +138,7 @@ impl ::prost::Name for Artifact {
         "/buildstream.v2.Artifact".into()
     }
 }
+/// The staged sources of an element, by the digest of their root Directory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Source {
     #[prost(int32, tag = "1")]
@@ -159,6 +162,7 @@ impl ::prost::Name for Source {
 pub struct SpeculativeActions {
     #[prost(message, repeated, tag = "1")]
     pub actions: ::prost::alloc::vec::Vec<speculative_actions::SpeculativeAction>,
+    /// The same for the files of the element's own artifact.
     #[prost(message, repeated, tag = "2")]
     pub artifact_overlays: ::prost::alloc::vec::Vec<speculative_actions::Overlay>,
     /// Extension: the compact layout. The actions above are its actions, in order,
@@ -188,12 +192,16 @@ pub mod speculative_actions {
             "/buildstream.v2.SpeculativeActions.SpeculativeAction".into()
         }
     }
+    /// "Inputs with this digest came from there": no path of the input, so it holds
+    /// wherever the digest occurs.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Overlay {
         #[prost(enumeration = "overlay::OverlayType", tag = "1")]
         pub r#type: i32,
+        /// Empty for the element itself.
         #[prost(string, tag = "2")]
         pub source_element: ::prost::alloc::string::String,
+        /// For ACTION only: the action, as recorded, that produced the input.
         #[prost(message, optional, tag = "3")]
         pub source_action_digest: ::core::option::Option<
             super::super::super::build::bazel::remote::execution::v2::Digest,

@@ -3,6 +3,7 @@
 pub struct ReadRequest {
     #[prost(string, tag = "1")]
     pub resource_name: ::prost::alloc::string::String,
+    /// Offset and limit count uncompressed bytes; a limit of 0 is none.
     #[prost(int64, tag = "2")]
     pub read_offset: i64,
     #[prost(int64, tag = "3")]
@@ -33,6 +34,7 @@ impl ::prost::Name for ReadResponse {
         "/google.bytestream.ReadResponse".into()
     }
 }
+/// The name stands in the first message at least, finish_write in the last.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteRequest {
     #[prost(string, tag = "1")]
@@ -54,6 +56,8 @@ impl ::prost::Name for WriteRequest {
         "/google.bytestream.WriteRequest".into()
     }
 }
+/// May come before the last request, when the server has the blob already. For a
+/// compressed upload servers answer -1, the compressed bytes, or the uncompressed size.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteResponse {
     #[prost(int64, tag = "1")]

@@ -3,6 +3,7 @@
 pub struct Operation {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// ExecuteOperationMetadata, and ExecuteResponse once done.
     #[prost(message, optional, tag = "2")]
     pub metadata: ::core::option::Option<::prost_types::Any>,
     #[prost(bool, tag = "3")]
@@ -125,6 +126,7 @@ pub mod operations_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Execution services offer little of this. Cancelling is what is used, best effort.
     #[derive(Debug, Clone)]
     pub struct OperationsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -325,6 +327,7 @@ pub mod operations_server {
             request: tonic::Request<super::CancelOperationRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
     }
+    /// Execution services offer little of this. Cancelling is what is used, best effort.
     #[derive(Debug)]
     pub struct OperationsServer<T> {
         inner: Arc<T>,
