@@ -3,6 +3,7 @@
 pub mod adapt;
 pub mod derive;
 mod forest;
+pub mod graph;
 pub mod layout;
 mod lookup;
 mod model;

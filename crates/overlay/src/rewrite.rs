@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use bytes::Bytes;
-use reapi_proto::raw::{Edit, Node, RawError};
+use reapi_proto::raw::{Directory, Edit, Node, RawEntry, RawError, encode_directory};
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::FxHashMap;
 
@@ -114,18 +114,28 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
         let failed = |reason| RewriteError::Edit { directory: digest, reason: Box::new(reason) };
         let mut applied: Vec<(Bytes, Edit)> = Vec::new();
         for (name, change) in edits.changes(node) {
-            let current = directory.get(&name);
+            let current = directory.raw_entry(&name);
             let mut edit = change.set;
             if let Some(below) = change.below {
-                let inner = match &edit {
-                    None => current.as_ref().and_then(as_directory),
-                    Some(Edit::Set(node)) => as_directory(node),
-                    Some(Edit::Raw(entry)) => as_directory(&entry.node()),
+                let entry = match &edit {
+                    None => current.clone(),
+                    Some(Edit::Set(node)) => entry_after(current.as_ref(), node, &name).map_err(failed)?,
+                    Some(Edit::Raw(entry)) => Some(entry.clone()),
                     Some(Edit::Remove) => None,
                 };
+                let inner = entry.as_ref().and_then(|entry| as_directory(&entry.node()));
                 let before = inner.unwrap_or_else(|| self.function.empty());
-                match self.directory(edits, forest, below, before, depth + 1)? {
-                    Some(after) if after != before => edit = Some(Edit::Set(Node::Directory { digest: after })),
+                let after = match self.directory(edits, forest, below, before, depth + 1)? {
+                    Some(after) => Some(after),
+                    // What the entry says beyond its digest would be lost with it.
+                    None if entry.as_ref().is_some_and(|entry| !is_plain(entry)) => Some(self.function.empty()),
+                    None => None,
+                };
+                match after {
+                    Some(after) if after != before => {
+                        let directory = Edit::Set(Node::Directory { digest: after });
+                        edit = Some(sequence(edit.as_ref(), directory, &name));
+                    }
                     None if inner.is_some() && !before.is_empty() => edit = Some(Edit::Remove),
                     _ => {}
                 }
@@ -153,6 +163,44 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
         self.memo.insert(node, (digest, after));
         Ok(after)
     }
+}
+
+/// The single edit that does what `first` and then `next` do to the entry `name`.
+///
+/// Setting a node keeps what else an entry of the same kind says; so when
+/// `first` has replaced the entry, `next` must not find the old one again.
+pub(crate) fn sequence(first: Option<&Edit>, next: Edit, name: &Bytes) -> Edit {
+    let (Some(first), Edit::Set(node)) = (first, &next) else { return next };
+    let replaced = match first {
+        Edit::Set(before) if same_kind(before, node) => return next,
+        Edit::Set(_) | Edit::Remove => None,
+        Edit::Raw(entry) => Some(entry),
+    };
+    // A name that no entry may have is refused when the edit is applied.
+    match entry_after(replaced, node, name) {
+        Ok(Some(entry)) => Edit::Raw(entry),
+        _ => next,
+    }
+}
+
+/// The entry that setting `node` makes of `entry`.
+fn entry_after(entry: Option<&RawEntry>, node: &Node, name: &Bytes) -> Result<Option<RawEntry>, RawError> {
+    let bytes = match entry.filter(|entry| same_kind(&entry.node(), node)) {
+        Some(entry) => {
+            Directory::parse(entry.bytes().clone())?.splice(&[(name.clone(), Edit::Set(node.clone()))])?
+        }
+        None => encode_directory([(name.clone(), node.clone())])?,
+    };
+    RawEntry::parse(bytes).map(Some)
+}
+
+/// Whether an entry says nothing but its name and node.
+fn is_plain(entry: &RawEntry) -> bool {
+    encode_directory([(Bytes::copy_from_slice(entry.name()), entry.node())]).is_ok_and(|plain| plain == *entry.bytes())
+}
+
+fn same_kind(a: &Node, b: &Node) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
 fn as_directory(node: &Node) -> Option<Digest> {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use reapi_proto::Digest;
+use reapi_proto::{Digest, DigestFunction};
 use reapi_proto::raw::{Directory, Edit, Node};
 
 use crate::forest::{Forest, Missing};
 use crate::path::segments;
-use crate::rewrite::{Change, EditTree, RewriteError, Rewriter};
+use crate::rewrite::{Change, EditTree, RewriteError, Rewriter, sequence};
 
 /// A set of edits at distinct paths of a tree.
 ///
@@ -105,13 +105,40 @@ impl Substitution {
     fn merge(&mut self, level: usize, next: &Self, next_level: usize) {
         for (name, change) in &next.levels[next_level] {
             if let Some(set) = &change.set {
-                self.levels[level].insert(name.clone(), Change { set: Some(set.clone()), below: None });
+                let earlier = self.levels[level].get(name).and_then(|change| self.certain(change));
+                let set = sequence(earlier.as_ref(), set.clone(), name);
+                self.levels[level].insert(name.clone(), Change { set: Some(set), below: None });
             }
             if let Some(next_below) = change.below {
                 let below = self.level_below(level, name);
                 self.merge(below, next, next_below);
             }
         }
+    }
+
+    /// What an entry is for certain after a change, whatever the tree: where
+    /// something is put below it, a directory.
+    fn certain(&self, change: &Change<usize>) -> Option<Edit> {
+        let directory = |node: &Node| matches!(node, Node::Directory { .. });
+        let below = change.below.filter(|level| self.puts_something(*level));
+        match (&change.set, below) {
+            (Some(Edit::Set(node)), Some(_)) if !directory(node) => Some(Edit::Remove),
+            (Some(Edit::Raw(entry)), Some(_)) if !directory(&entry.node()) => Some(Edit::Remove),
+            (Some(set), _) => Some(set.clone()),
+            (None, Some(_)) => {
+                // Of which directory does not matter: only the kind decides what is kept.
+                let digest = DigestFunction::default().empty();
+                Some(Edit::Set(Node::Directory { digest }))
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn puts_something(&self, level: usize) -> bool {
+        self.levels[level].values().any(|change| {
+            matches!(change.set, Some(Edit::Set(_) | Edit::Raw(_)))
+                || change.below.is_some_and(|below| self.puts_something(below))
+        })
     }
 
     fn invert(
@@ -130,7 +157,7 @@ impl Substitution {
             };
             if let (Some(inner), Some(below)) = (inner, change.below) {
                 let after = rewriter.rewrite(self, forest, below, inner)?;
-                if !after.is_empty() || inner.is_empty() {
+                if !after.is_empty() && !inner.is_empty() {
                     let inverse_below = inverse.level_below(inverse_level, name);
                     self.invert(forest, rewriter, (below, inner), inverse, inverse_below)?;
                     continue;
