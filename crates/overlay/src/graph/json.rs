@@ -121,9 +121,10 @@ impl Members<'_> {
         match take(&mut self.members, member) {
             None => Ok(None),
             Some(Value::Array(values)) => {
-                let each = values.iter().enumerate().map(|(i, value)| {
-                    read(value).ok_or_else(|| self.wrong(format!("{member}[{i}]"), expected, value))
-                });
+                let each = values
+                    .iter()
+                    .enumerate()
+                    .map(|(i, value)| read(value).ok_or_else(|| self.wrong(format!("{member}[{i}]"), expected, value)));
                 each.collect::<Result<_, _>>().map(Some)
             }
             Some(other) => Err(self.wrong(member, format!("a list, each entry {expected}"), &other)),

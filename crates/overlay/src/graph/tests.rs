@@ -174,9 +174,20 @@ fn a_cycle_is_named_in_full() {
 
 fn any_json() -> impl Strategy<Value = Value> {
     let members = prop_oneof![
-        Just("version"), Just("digest_function"), Just("elements"), Just("name"), Just("project"), Just("weak_key"),
-        Just("strong_key"), Just("cached"), Just("sources"), Just("artifact"), Just("build_deps"),
-        Just("subactions"), Just("speculative_actions"), Just("other"),
+        Just("version"),
+        Just("digest_function"),
+        Just("elements"),
+        Just("name"),
+        Just("project"),
+        Just("weak_key"),
+        Just("strong_key"),
+        Just("cached"),
+        Just("sources"),
+        Just("artifact"),
+        Just("build_deps"),
+        Just("subactions"),
+        Just("speculative_actions"),
+        Just("other"),
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
