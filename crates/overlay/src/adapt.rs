@@ -309,8 +309,19 @@ impl Adaptation {
                 Now::Lost => continue,
                 Now::Unknown => lost = false,
                 Now::AsRecorded => return InputState::Same { guess },
-                Now::Is(node) if *node == input.recorded => return InputState::Same { guess },
-                Now::Is(node) => return InputState::Changed { node: Some(node.clone()), guess },
+                Now::Is(node) => {
+                    let mut node = node.clone();
+                    if let (Node::File { executable, .. }, Node::File { executable: recorded, .. }) =
+                        (&mut node, &input.recorded)
+                        && self.record.by_digest
+                    {
+                        *executable = *recorded;
+                    }
+                    if node == input.recorded {
+                        return InputState::Same { guess };
+                    }
+                    return InputState::Changed { node: Some(node), guess };
+                }
                 Now::Gone => return InputState::Changed { node: None, guess },
             }
         }

@@ -207,6 +207,9 @@ pub struct Record {
     pub digest_function: DigestFunction,
     /// The element's weak key when it was recorded.
     pub weak_key: Option<String>,
+    /// Origins were found by digest alone, as the reference layout has them:
+    /// they say nothing of executable bits, which stay as recorded.
+    pub by_digest: bool,
     /// Row 0 is the element itself.
     pub elements: Vec<RecordedElement>,
     /// Names and paths.
@@ -230,6 +233,7 @@ impl Record {
         Self {
             digest_function,
             weak_key: None,
+            by_digest: false,
             elements: vec![element],
             paths: Paths::new(),
             origins: Vec::new(),

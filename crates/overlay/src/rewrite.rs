@@ -186,9 +186,7 @@ pub(crate) fn sequence(first: Option<&Edit>, next: Edit, name: &Bytes) -> Edit {
 /// The entry that setting `node` makes of `entry`.
 fn entry_after(entry: Option<&RawEntry>, node: &Node, name: &Bytes) -> Result<Option<RawEntry>, RawError> {
     let bytes = match entry.filter(|entry| same_kind(&entry.node(), node)) {
-        Some(entry) => {
-            Directory::parse(entry.bytes().clone())?.splice(&[(name.clone(), Edit::Set(node.clone()))])?
-        }
+        Some(entry) => Directory::parse(entry.bytes().clone())?.splice(&[(name.clone(), Edit::Set(node.clone()))])?,
         None => encode_directory([(name.clone(), node.clone())])?,
     };
     RawEntry::parse(bytes).map(Some)

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use reapi_proto::{Digest, DigestFunction};
 use reapi_proto::raw::{Directory, Edit, Node};
+use reapi_proto::{Digest, DigestFunction};
 
 use crate::forest::{Forest, Missing};
 use crate::path::segments;

@@ -35,11 +35,6 @@ fn tree_and_edits<const N: usize>(
     })
 }
 
-/// No path of one set is a prefix of a path of the other.
-fn disjoint(a: &Edits, b: &Edits) -> bool {
-    a.iter().all(|(p, _)| b.iter().all(|(q, _)| !p.starts_with(q) && !q.starts_with(p)))
-}
-
 proptest! {
     #[test]
     fn identity_changes_nothing(tree in tree(extra())) {
@@ -82,8 +77,8 @@ proptest! {
     }
 
     #[test]
-    fn disjoint_substitutions_commute((tree, [first, second]) in tree_and_edits(extra())) {
-        prop_assume!(disjoint(&first, &second));
+    fn disjoint_substitutions_commute((tree, [first, mut second]) in tree_and_edits(extra())) {
+        second.retain(|(p, _)| first.iter().all(|(q, _)| !p.starts_with(q) && !q.starts_with(p)));
         let mut forest = Forest::new();
         let root = tree.store(&mut forest);
         let (first, second) = (substitution(&first), substitution(&second));

@@ -23,6 +23,7 @@ pub(super) fn encode(record: &Record) -> SpeculativeActions {
         version: VERSION,
         digest_function: record.digest_function.wire_value(),
         weak_key: record.weak_key.clone().unwrap_or_default(),
+        by_digest: record.by_digest,
         elements: record.elements.iter().map(encode_element).collect(),
         names: record.paths.stored_names().to_vec(),
         ..Default::default()
@@ -176,6 +177,7 @@ pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record,
     Ok(Record {
         digest_function: function,
         weak_key: Some(table.weak_key.clone()).filter(|key| !key.is_empty()),
+        by_digest: table.by_digest,
         elements,
         paths,
         origins,

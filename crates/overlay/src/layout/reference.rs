@@ -164,6 +164,7 @@ impl ReferenceRecord {
             inputs: FxHashMap::default(),
             levels: FxHashMap::default(),
         };
+        upgrade.record.by_digest = true;
         upgrade.elements.insert(String::new(), ElementId::SELF);
         upgrade.elements.insert(upgrade.record.elements[0].name.clone(), ElementId::SELF);
         let mut skipped = Vec::new();

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "a module that each test binary uses in part")]
 
+pub mod world;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

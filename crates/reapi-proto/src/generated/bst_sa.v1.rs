@@ -92,6 +92,9 @@ pub struct Record {
     pub artifact_paths: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint32, repeated, tag = "31")]
     pub artifact_origins: ::prost::alloc::vec::Vec<u32>,
+    /// Origins were found by digest alone, as the reference layout has them.
+    #[prost(bool, tag = "32")]
+    pub by_digest: bool,
 }
 impl ::prost::Name for Record {
     const NAME: &'static str = "Record";
