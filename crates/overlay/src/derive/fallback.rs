@@ -55,7 +55,8 @@ impl Deriver {
                 None => None,
             };
         }
-        self.record
+        // Paths were interned for whole trees, and refused actions left rows behind.
+        self.record.compacted()
     }
 
     fn is_own(&self, mut path: PathId) -> bool {

@@ -7,6 +7,7 @@
 //! no match by path is left for [`Deriver::finish`], which looks for it by
 //! digest alone, in the trees that the caller has fetched by then.
 
+mod copy;
 mod fallback;
 mod intern;
 mod prefetch;

@@ -43,6 +43,10 @@ enum Own {
     Off,
 }
 
+/// The most directories at one depth, counted by path: at about 100 bytes of
+/// memory each, well above what whole distributions as inputs have.
+const MAX_LEVEL_PATHS: usize = 1_000_000;
+
 impl Prefetch {
     /// Starts at the roots of the input trees and of the dependencies' artifacts.
     #[must_use]
@@ -81,7 +85,8 @@ impl Prefetch {
     }
 
     /// Steps down one level. What is still not at hand is passed over: the
-    /// actions that need it will say so when they are observed.
+    /// actions that need it will say so when they are observed. A level wider
+    /// than any real one ends the walk likewise.
     pub fn advance(&mut self, forest: &Forest) {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -116,6 +121,10 @@ impl Prefetch {
                 child.enter_own(&self.own_root, self.own_sources);
                 child.dedup();
                 next.push(child);
+            }
+            if next.len() > MAX_LEVEL_PATHS {
+                next.clear();
+                break;
             }
         }
         self.groups = next;

@@ -274,7 +274,10 @@ fn decode_paths(table: &bst_sa::Record) -> Result<Paths, LayoutError> {
     for (i, (parent, name)) in table.path_parents.iter().zip(&table.path_names).enumerate() {
         let parent = PathId(row("path_parents", *parent, i + 1)?);
         let name = NameId(row("path_names", *name, paths.name_count())?);
-        check_segment(paths.name(name))?;
+        // The path of an output is relative to the working directory and may lead upwards.
+        if paths.name(name) != &b".."[..] {
+            check_segment(paths.name(name))?;
+        }
         if paths.child(parent, name).0 != index(i + 1) {
             return Err(inconsistent(format!("path {} stands there twice", i + 1)));
         }

@@ -1,0 +1,217 @@
+//! Copying actions with all that they refer to from one record's tables into another's.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::model::{
+    ActionId, ArtifactOverlay, Below, ElementId, Input, InputId, Level, LevelId, Origin, OriginId, PropertyInput,
+    Record, RecordedAction,
+};
+use crate::path::{NameId, PathId, index};
+use reapi_proto::Digest;
+
+impl Record {
+    /// The actions that made inputs of this one, and the elements that they
+    /// ran in: its ACTION origins, each once, in order.
+    #[must_use]
+    pub fn producers(&self, action: ActionId) -> Vec<(ElementId, Digest)> {
+        let action = self.action(action);
+        let mut inputs: Vec<InputId> = action.properties.iter().map(|p| p.input).collect();
+        for level in levels_below(self, action.root) {
+            inputs.extend(self.level(level).entries.iter().filter_map(|(_, below)| match below {
+                Below::Input(input) => Some(*input),
+                Below::Level(_) => None,
+            }));
+        }
+        let origins = inputs.into_iter().flat_map(|input| &self.input(input).origins);
+        let mut producers: Vec<_> = origins
+            .filter_map(|id| match self.origin(*id) {
+                Origin::Action { element, base, .. } => Some((*element, *base)),
+                Origin::Source { .. } | Origin::Artifact { .. } => None,
+            })
+            .collect();
+        producers.sort_unstable();
+        producers.dedup();
+        producers
+    }
+
+    /// Puts copies of another record's actions before this one's, in the order given.
+    ///
+    /// Elements are the same if they have the same name. What the actions
+    /// are copied with keeps its meaning, the order of an input's origins included.
+    pub fn copy_actions(&mut self, from: &Self, actions: &[ActionId]) {
+        let mut copier = Copier::new(from, self);
+        let copies: Vec<RecordedAction> = actions.iter().map(|id| copier.action(*id)).collect();
+        self.actions.splice(0..0, copies);
+    }
+
+    /// The same record without rows that nothing refers to.
+    pub(super) fn compacted(&self) -> Self {
+        let mut compact = Self::new(self.digest_function, self.element(ElementId::SELF).clone());
+        compact.weak_key.clone_from(&self.weak_key);
+        compact.by_digest = self.by_digest;
+        let mut copier = Copier::new(self, &mut compact);
+        let actions: Vec<RecordedAction> = self.action_ids().map(|id| copier.action(id)).collect();
+        let artifact = self.artifact_overlays.iter();
+        let artifact: Vec<ArtifactOverlay> =
+            artifact.map(|o| ArtifactOverlay { path: copier.path(o.path), origin: copier.origin(o.origin) }).collect();
+        compact.actions = actions;
+        compact.artifact_overlays = artifact;
+        compact
+    }
+}
+
+/// A level and everything below it, each once, ascending: what refers comes after what it refers to.
+fn levels_below(record: &Record, root: Option<LevelId>) -> Vec<LevelId> {
+    let mut seen: FxHashSet<LevelId> = root.into_iter().collect();
+    let mut pending: Vec<LevelId> = root.into_iter().collect();
+    while let Some(level) = pending.pop() {
+        for (_, below) in &record.level(level).entries {
+            if let Below::Level(level) = below
+                && seen.insert(*level)
+            {
+                pending.push(*level);
+            }
+        }
+    }
+    let mut levels: Vec<LevelId> = seen.into_iter().collect();
+    levels.sort_unstable();
+    levels
+}
+
+/// Rows of one record on the way to their counterparts in another.
+struct Copier<'a> {
+    from: &'a Record,
+    to: &'a mut Record,
+    /// Element and origin rows of `to`, by what they say.
+    element_rows: FxHashMap<String, ElementId>,
+    origin_rows: FxHashMap<Origin, OriginId>,
+    elements: FxHashMap<ElementId, ElementId>,
+    names: FxHashMap<NameId, NameId>,
+    paths: FxHashMap<PathId, PathId>,
+    origins: FxHashMap<OriginId, OriginId>,
+    inputs: FxHashMap<InputId, InputId>,
+    levels: FxHashMap<LevelId, LevelId>,
+}
+
+impl<'a> Copier<'a> {
+    fn new(from: &'a Record, to: &'a mut Record) -> Self {
+        let element_rows = to.element_ids().map(|id| (to.element(id).name.clone(), id)).collect();
+        let origin_rows = to.origin_ids().map(|(id, origin)| (*origin, id)).collect();
+        Self {
+            from,
+            to,
+            element_rows,
+            origin_rows,
+            elements: FxHashMap::default(),
+            names: FxHashMap::default(),
+            paths: FxHashMap::from_iter([(PathId::ROOT, PathId::ROOT)]),
+            origins: FxHashMap::default(),
+            inputs: FxHashMap::default(),
+            levels: FxHashMap::default(),
+        }
+    }
+
+    fn action(&mut self, id: ActionId) -> RecordedAction {
+        let action = self.from.action(id);
+        for level in levels_below(self.from, action.root) {
+            self.level(level);
+        }
+        let property = |p: &PropertyInput| PropertyInput { name: self.name(p.name), input: self.input(p.input) };
+        let properties = action.properties.iter().map(property).collect();
+        RecordedAction {
+            element: self.element(action.element),
+            root: action.root.map(|root| self.levels[&root]),
+            properties,
+            ..action.clone()
+        }
+    }
+
+    /// Everything below must have been copied before.
+    fn level(&mut self, id: LevelId) {
+        if self.levels.contains_key(&id) {
+            return;
+        }
+        let from = self.from;
+        let entries = from.level(id).entries.iter().map(|(name, below)| {
+            let below = match below {
+                Below::Input(input) => Below::Input(self.input(*input)),
+                Below::Level(level) => Below::Level(self.levels[level]),
+            };
+            (self.name(*name), below)
+        });
+        let entries = entries.collect();
+        self.to.levels.push(Level { entries });
+        self.levels.insert(id, LevelId(index(self.to.levels.len() - 1)));
+    }
+
+    fn input(&mut self, id: InputId) -> InputId {
+        if let Some(copy) = self.inputs.get(&id) {
+            return *copy;
+        }
+        let from = self.from.input(id);
+        let origins = from.origins.iter().map(|id| self.origin(*id)).collect();
+        self.to.inputs.push(Input { recorded: from.recorded.clone(), origins });
+        let copy = InputId(index(self.to.inputs.len() - 1));
+        self.inputs.insert(id, copy);
+        copy
+    }
+
+    fn origin(&mut self, id: OriginId) -> OriginId {
+        if let Some(copy) = self.origins.get(&id) {
+            return *copy;
+        }
+        let origin = *self.from.origin(id);
+        let (element, path) = (self.element(origin.element()), self.path(origin.path()));
+        let origin = match origin {
+            Origin::Source { .. } => Origin::Source { element, path },
+            Origin::Artifact { .. } => Origin::Artifact { element, path },
+            Origin::Action { base, .. } => Origin::Action { element, base, path },
+        };
+        let Self { origin_rows, to, .. } = self;
+        let copy = *origin_rows.entry(origin).or_insert_with(|| {
+            to.origins.push(origin);
+            OriginId(index(to.origins.len() - 1))
+        });
+        self.origins.insert(id, copy);
+        copy
+    }
+
+    fn element(&mut self, id: ElementId) -> ElementId {
+        let Self { from, to, element_rows, elements, .. } = self;
+        *elements.entry(id).or_insert_with(|| {
+            let element = from.element(id);
+            *element_rows.entry(element.name.clone()).or_insert_with(|| {
+                to.elements.push(element.clone());
+                ElementId(index(to.elements.len() - 1))
+            })
+        })
+    }
+
+    fn name(&mut self, id: NameId) -> NameId {
+        let Self { from, to, names, .. } = self;
+        *names.entry(id).or_insert_with(|| to.paths.name_id(from.paths.name(id)))
+    }
+
+    fn path(&mut self, id: PathId) -> PathId {
+        let mut way = Vec::new();
+        let mut at = id;
+        let mut copy = loop {
+            if let Some(copy) = self.paths.get(&at) {
+                break *copy;
+            }
+            match self.from.paths.split(at) {
+                Some((parent, name)) => {
+                    way.push((at, name));
+                    at = parent;
+                }
+                None => break PathId::ROOT,
+            }
+        };
+        while let Some((from, name)) = way.pop() {
+            let name = self.name(name);
+            copy = self.to.paths.child(copy, name);
+            self.paths.insert(from, copy);
+        }
+        copy
+    }
+}
