@@ -463,14 +463,12 @@ impl EditTree for Edits<'_> {
         let changed = level.entries.iter().filter_map(|(name, below)| {
             let change = match below {
                 Below::Input(input) => match &self.inputs[input.index()] {
-                    InputState::Changed { node: Some(node), .. } => {
-                        Change { set: Some(Edit::Set(node.clone())), below: None }
-                    }
-                    InputState::Changed { node: None, .. } => Change { set: Some(Edit::Remove), below: None },
+                    InputState::Changed { node: Some(node), .. } => Change::of(Edit::Set(node.clone())),
+                    InputState::Changed { node: None, .. } => Change::of(Edit::Remove),
                     _ => return None,
                 },
                 Below::Level(level) if self.flags[level.index()] & CHANGED != 0 => {
-                    Change { set: None, below: Some(*level) }
+                    Change { set: None, clear: false, below: Some(*level) }
                 }
                 Below::Level(_) => return None,
             };

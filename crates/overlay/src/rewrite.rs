@@ -9,14 +9,26 @@ use rustc_hash::FxHashMap;
 
 use crate::forest::{Forest, MAX_DEPTH, Missing};
 
-/// What happens to one name of a directory: first `set`, then `below` on the result.
+/// What happens to one name of a directory: first `set`, then `clear`, then
+/// `below` on the result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change<N> {
     /// Replaces or removes the entry itself.
     pub set: Option<Edit>,
+    /// Removes the entry unless it is a directory: something was put below it
+    /// at some time, even if it has been taken away again.
+    pub clear: bool,
     /// Edits inside the directory of that name. Where there is no directory
     /// (any more), one is made if the edits put something into it.
     pub below: Option<N>,
+}
+
+impl<N> Change<N> {
+    /// The entry itself is edited.
+    #[must_use]
+    pub fn of(edit: Edit) -> Self {
+        Self { set: Some(edit), clear: false, below: None }
+    }
 }
 
 /// A tree of edits, walked in step with the tree that it applies to.
@@ -117,12 +129,16 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
             let current = directory.raw_entry(&name);
             let mut edit = change.set;
             if let Some(below) = change.below {
-                let entry = match &edit {
+                let mut entry = match &edit {
                     None => current.clone(),
                     Some(Edit::Set(node)) => entry_after(current.as_ref(), node, &name).map_err(failed)?,
                     Some(Edit::Raw(entry)) => Some(entry.clone()),
                     Some(Edit::Remove) => None,
                 };
+                if change.clear && entry.as_ref().is_some_and(|entry| as_directory(&entry.node()).is_none()) {
+                    edit = Some(Edit::Remove);
+                    entry = None;
+                }
                 let inner = entry.as_ref().and_then(|entry| as_directory(&entry.node()));
                 let before = inner.unwrap_or_else(|| self.function.empty());
                 let after = match self.directory(edits, forest, below, before, depth + 1)? {

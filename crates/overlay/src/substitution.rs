@@ -49,8 +49,9 @@ impl Substitution {
     pub fn edit(&mut self, path: &[u8], edit: Edit) {
         let parts: Vec<&[u8]> = segments(path).collect();
         let Some((last, parents)) = parts.split_last() else { return };
-        let level = parents.iter().fold(0, |level, name| self.level_below(level, name));
-        self.levels[level].insert(Bytes::copy_from_slice(last), Change { set: Some(edit), below: None });
+        let clear = !matches!(edit, Edit::Remove);
+        let level = parents.iter().fold(0, |level, name| self.level_below(level, name, clear));
+        self.levels[level].insert(Bytes::copy_from_slice(last), Change::of(edit));
     }
 
     /// [`edit`](Self::edit) with a node.
@@ -91,10 +92,11 @@ impl Substitution {
         Ok(inverse)
     }
 
-    fn level_below(&mut self, level: usize, name: &[u8]) -> usize {
+    fn level_below(&mut self, level: usize, name: &[u8], clear: bool) -> usize {
         let fresh = self.levels.len();
-        let change =
-            self.levels[level].entry(Bytes::copy_from_slice(name)).or_insert(Change { set: None, below: None });
+        let none = Change { set: None, clear: false, below: None };
+        let change = self.levels[level].entry(Bytes::copy_from_slice(name)).or_insert(none);
+        change.clear |= clear;
         let below = *change.below.get_or_insert(fresh);
         if below == fresh {
             self.levels.push(BTreeMap::new());
@@ -105,40 +107,29 @@ impl Substitution {
     fn merge(&mut self, level: usize, next: &Self, next_level: usize) {
         for (name, change) in &next.levels[next_level] {
             if let Some(set) = &change.set {
-                let earlier = self.levels[level].get(name).and_then(|change| self.certain(change));
+                let earlier = self.levels[level].get(name).and_then(Self::certain);
                 let set = sequence(earlier.as_ref(), set.clone(), name);
-                self.levels[level].insert(name.clone(), Change { set: Some(set), below: None });
+                self.levels[level].insert(name.clone(), Change::of(set));
             }
             if let Some(next_below) = change.below {
-                let below = self.level_below(level, name);
+                let below = self.level_below(level, name, change.clear);
                 self.merge(below, next, next_below);
             }
         }
     }
 
-    /// What an entry is for certain after a change, whatever the tree: where
-    /// something is put below it, a directory.
-    fn certain(&self, change: &Change<usize>) -> Option<Edit> {
-        let directory = |node: &Node| matches!(node, Node::Directory { .. });
-        let below = change.below.filter(|level| self.puts_something(*level));
-        match (&change.set, below) {
-            (Some(Edit::Set(node)), Some(_)) if !directory(node) => Some(Edit::Remove),
-            (Some(Edit::Raw(entry)), Some(_)) if !directory(&entry.node()) => Some(Edit::Remove),
-            (Some(set), _) => Some(set.clone()),
-            (None, Some(_)) => {
-                // Of which directory does not matter: only the kind decides what is kept.
-                let digest = DigestFunction::default().empty();
-                Some(Edit::Set(Node::Directory { digest }))
+    /// What an entry certainly is after a change, if it is anything.
+    fn certain(change: &Change<usize>) -> Option<Edit> {
+        // Of which directory does not matter: only the kind decides what is kept.
+        let some_directory = || Edit::Set(Node::Directory { digest: DigestFunction::default().empty() });
+        match &change.set {
+            Some(Edit::Set(Node::File { .. } | Node::Symlink { .. })) if change.clear => Some(Edit::Remove),
+            Some(Edit::Raw(entry)) if change.clear && !matches!(entry.node(), Node::Directory { .. }) => {
+                Some(Edit::Remove)
             }
-            (None, None) => None,
+            Some(set) => Some(set.clone()),
+            None => change.clear.then(some_directory),
         }
-    }
-
-    fn puts_something(&self, level: usize) -> bool {
-        self.levels[level].values().any(|change| {
-            matches!(change.set, Some(Edit::Set(_) | Edit::Raw(_)))
-                || change.below.is_some_and(|below| self.puts_something(below))
-        })
     }
 
     fn invert(
@@ -158,13 +149,13 @@ impl Substitution {
             if let (Some(inner), Some(below)) = (inner, change.below) {
                 let after = rewriter.rewrite(self, forest, below, inner)?;
                 if !after.is_empty() && !inner.is_empty() {
-                    let inverse_below = inverse.level_below(inverse_level, name);
+                    let inverse_below = inverse.level_below(inverse_level, name, false);
                     self.invert(forest, rewriter, (below, inner), inverse, inverse_below)?;
                     continue;
                 }
             }
             let undo = directory.raw_entry(name).map_or(Edit::Remove, Edit::Raw);
-            inverse.levels[inverse_level].insert(name.clone(), Change { set: Some(undo), below: None });
+            inverse.levels[inverse_level].insert(name.clone(), Change::of(undo));
         }
         Ok(())
     }

@@ -100,6 +100,7 @@ impl World {
     }
 }
 
+#[allow(deprecated, reason = "recc writes the platform into the Command too")]
 fn observed(forest: &mut Forest, inputs: &Files, output: &str, base: Digest) -> Observed {
     let input_root = tree(inputs).store(forest);
     let platform = v2::Platform {
