@@ -194,6 +194,14 @@ impl Adaptation {
         Standing::Ready { changed: flags & CHANGED != 0, guess: flags & GUESS != 0 }
     }
 
+    /// Whether [`standing`](Self::standing) is anything but waiting. Takes the
+    /// same short time however many inputs the action has.
+    #[must_use]
+    pub fn is_settled(&self, action: ActionId) -> bool {
+        let flags = self.action_flags(action);
+        flags & LOST != 0 || flags & UNKNOWN == 0
+    }
+
     /// The levels of an action's tree that will be rewritten, to start [`descend`](Self::descend) with.
     #[must_use]
     pub fn changed_root(&self, action: ActionId) -> Option<LevelId> {

@@ -1,6 +1,8 @@
 //! The laws of substitutions, on random trees with duplicates, empty files,
 //! symlinks, unknown fields and names in any legal bytes.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 mod support;
 
 use bytes::Bytes;

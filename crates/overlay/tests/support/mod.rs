@@ -1,6 +1,12 @@
 //! Random trees, and the slow obvious way to change them.
 
-#![allow(dead_code, unreachable_pub, reason = "a module that each test binary uses in part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "test code that each binary uses in part"
+)]
 
 pub mod world;
 
