@@ -339,7 +339,8 @@ mod tests {
         fn no_bytes_panic(bytes: Vec<u8>) {
             let store = InMemory::new();
             let root = store.put(bytes);
-            let read = read(&store, &[root], TreeBudget::default());
+            let roots = [root];
+            let read = read(&store, &roots, TreeBudget::default());
             let trees = futures_util::FutureExt::now_or_never(read).unwrap().unwrap();
             prop_assert_eq!(trees.directories.len() + trees.invalid.len(), 1, "it is a directory or it is not");
         }
