@@ -1,6 +1,5 @@
 //! The client itself: how one call is made.
 
-use std::error::Error as _;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -149,11 +148,12 @@ impl GrpcClient {
         status: &Status,
     ) -> Failure {
         connection.observe(lease, status);
-        if status.source().is_none() {
-            // The service answered, if not to our liking: it is not down.
+        let failure = call_failure(method, status).map(|e| e.at(&self.config().endpoint));
+        if failure.is_fatal() {
+            // A definite answer, if not to our liking: the service is not down.
             self.retrier().succeeded();
         }
-        call_failure(method, status).map(|e| e.at(&self.config().endpoint))
+        failure
     }
 
     /// Waits for a place and gives the channel to use it on.
