@@ -25,6 +25,7 @@ pub mod faults;
 pub mod runner;
 mod server;
 mod stats;
+pub mod toy;
 pub mod workload;
 
 pub use faults::{Fault, Faults, Gate};

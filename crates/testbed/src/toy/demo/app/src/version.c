@@ -1,0 +1,6 @@
+#include "app.h"
+
+const char *version(void)
+{
+    return "1.0";
+}

@@ -1,0 +1,6 @@
+static inline void swap(int *a, int *b)
+{
+    int kept = *a;
+    *a = *b;
+    *b = kept;
+}
