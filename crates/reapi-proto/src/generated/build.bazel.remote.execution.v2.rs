@@ -1239,6 +1239,9 @@ pub struct CacheCapabilities {
     pub supported_compressors: ::prost::alloc::vec::Vec<i32>,
     #[prost(enumeration = "compressor::Value", repeated, tag = "7")]
     pub supported_batch_update_compressors: ::prost::alloc::vec::Vec<i32>,
+    /// 0 for no stated limit. Larger blobs are refused.
+    #[prost(int64, tag = "8")]
+    pub max_cas_blob_size_bytes: i64,
 }
 impl ::prost::Name for CacheCapabilities {
     const NAME: &'static str = "CacheCapabilities";
