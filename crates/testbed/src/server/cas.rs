@@ -48,8 +48,8 @@ impl ContentAddressableStorage for Service {
         let request = request.into_inner();
         let instance = self.0.instance(&request.instance_name)?;
         wire::check_function(request.digest_function, instance.function())?;
-        let total = request.requests.iter().map(|r| r.data.len()).sum();
-        self.check_batch(total)?;
+        // The message is larger than the blobs in it, so this is the stricter of the limit's two readings.
+        self.check_batch(request.encoded_len())?;
         let mut responses = Vec::with_capacity(request.requests.len());
         for (index, entry) in request.requests.into_iter().enumerate() {
             let digest = wire::required("requests.digest", entry.digest.as_ref(), instance.function())?;

@@ -17,7 +17,8 @@ pub struct ServerConfig {
     pub jobs: NonZeroUsize,
     /// What runs them. Default: [`LocalRunner`].
     pub runner: Arc<dyn Runner>,
-    /// Advertised and enforced limit of a batch in bytes. Default: 4 MiB.
+    /// Advertised limit of a batch in bytes, enforced in both readings of the specification: on the sum of
+    /// the blobs' sizes, and on the encoded `BatchUpdateBlobs` message. Default: 4 MiB.
     pub max_batch_bytes: usize,
     /// Data per message of `Read`, in bytes. Default: 256 KiB.
     pub read_chunk_bytes: NonZeroUsize,
@@ -89,8 +90,8 @@ impl ServerConfig {
         self
     }
 
+    /// Limit of a message. A small batch limit is about batches, not about the pieces of a stream.
     pub(super) fn max_message_bytes(&self) -> usize {
-        // Small limits are for testing clients' batching of blobs; other messages still need to pass.
-        self.max_batch_bytes.max(64 << 10)
+        self.max_batch_bytes.max(4 << 20)
     }
 }

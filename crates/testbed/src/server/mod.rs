@@ -88,7 +88,8 @@ impl Server {
     }
 
     /// A second server, with the same configuration (without the unix socket,
-    /// which has one owner) and a deep copy of every instance's contents.
+    /// which has one owner) and a deep copy of every instance's contents: blobs
+    /// that are intact, action results and names whose blobs are there.
     /// Counters, faults and operations start afresh.
     ///
     /// # Errors
@@ -174,8 +175,6 @@ where
 }
 
 fn router(shared: &Arc<Shared>) -> Router {
-    // A client has to obey both readings of the batch limit: the sum of the
-    // blobs' sizes and the size of the message.
     let limit = shared.config.max_message_bytes();
     let service = || Service(Arc::clone(shared));
     tonic::transport::Server::builder()

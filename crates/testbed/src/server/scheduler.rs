@@ -363,11 +363,14 @@ impl Shared {
         let outcome = outcome.map_err(|_| Status::internal("the runner panicked"))?;
         let response = match outcome {
             Ok(result) => {
+                let mut message = String::new();
                 if result.exit_code == 0 && !run.message.do_not_cache {
+                    // A result that cannot be cached, say because its Action was evicted meanwhile, is a result.
                     let stored = instance.store.store_action_result(&run.action, &result).await;
-                    stored.map_err(|e| wire::status(&e))?;
+                    message = stored.err().map(|e| format!("not cached: {e}")).unwrap_or_default();
                 }
-                v2::ExecuteResponse { result: Some(result), status: Some(wire::ok()), ..Default::default() }
+                let status = Some(wire::ok());
+                v2::ExecuteResponse { result: Some(result), status, message, ..Default::default() }
             }
             Err(error) => v2::ExecuteResponse {
                 result: error.result.map(|r| *r),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cas_client::{ActionCacheWriter, AssetIndex, InMemory, PushRequest};
+use cas_client::{ActionCacheWriter, AssetIndex, ErrorKind, InMemory, PushRequest};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use reapi_proto::{Digest, DigestFunction};
@@ -224,7 +224,8 @@ impl Instance {
     }
 }
 
-/// A deep copy of blobs, action results and names. Blobs that were made corrupt are left out.
+/// A deep copy of blobs, action results and names. What is corrupt, or refers
+/// to blobs that are gone, is left out: a store does not accept it.
 async fn copy(from: &InMemory) -> Result<InMemory, cas_client::Error> {
     let to = InMemory::with_function(cas_client::BlobStore::digest_function(from));
     for digest in from.digests() {
@@ -233,7 +234,7 @@ async fn copy(from: &InMemory) -> Result<InMemory, cas_client::Error> {
         }
     }
     for (action, result) in from.action_results() {
-        to.store_action_result(&action, &result).await?;
+        unless_dangling(to.store_action_result(&action, &result).await)?;
     }
     for (name, blob) in from.assets() {
         let push = PushRequest {
@@ -243,7 +244,14 @@ async fn copy(from: &InMemory) -> Result<InMemory, cas_client::Error> {
             references_directories: Vec::new(),
             lifetime: None,
         };
-        to.push_blob(&push).await?;
+        unless_dangling(to.push_blob(&push).await)?;
     }
     Ok(to)
+}
+
+fn unless_dangling(stored: Result<(), cas_client::Error>) -> Result<(), cas_client::Error> {
+    match stored {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::MissingInputs) => Ok(()),
+        other => other,
+    }
 }

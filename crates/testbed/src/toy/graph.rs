@@ -25,7 +25,7 @@ pub fn graph_after(project: &Project, report: &BuildReport) -> Value {
             "subactions": subactions,
         })
     });
-    document(function, elements.collect())
+    document(function, &elements.collect::<Vec<_>>())
 }
 
 /// The state before the next build: sources are available (and in `store`
@@ -53,9 +53,9 @@ pub async fn graph_before(project: &Project, store: &dyn BlobStore, state: &Stat
         }
         elements.push(member);
     }
-    Ok(document(function, elements))
+    Ok(document(function, &elements))
 }
 
-fn document(function: DigestFunction, elements: Vec<Value>) -> Value {
+fn document(function: DigestFunction, elements: &[Value]) -> Value {
     json!({ "version": 1, "digest_function": function.name(), "elements": elements })
 }

@@ -249,3 +249,17 @@ async fn operations_are_listed_looked_at_and_forgotten() {
     assert_eq!(code(&response(&done)), Code::Ok);
     assert_eq!(rig.server.stats().calls(Rpc::Execute), 3);
 }
+
+#[tokio::test]
+async fn a_result_that_cannot_be_cached_is_returned_all_the_same() {
+    let gate = Gate::new();
+    let rig = gated(&gate).await;
+    let action = rig.action(shell("true", &[]), &[]);
+    let stream = rig.execute(action).await.unwrap();
+    gate.reached(1).await;
+    assert!(rig.server.store().forget(&action));
+    gate.open();
+    let response = finish(stream).await.1;
+    assert_eq!(code(&response), Code::Ok);
+    assert!(response.message.starts_with("not cached"), "{}", response.message);
+}
