@@ -142,11 +142,17 @@ impl State {
     }
 
     fn main_c(&self) -> String {
-        format!("/* {} */\n#include <dep.h>\nint util(void);\nint main(void) {{ return DEP + util(); }}\n", self.name)
+        let util = self.util();
+        format!("#include <dep.h>\nint {util}(void);\nint main(void) {{ return DEP + {util}(); }}\n")
     }
 
     fn util_c(&self) -> String {
-        format!("/* {} */\nint util(void) {{ return 2; }}\n", self.name)
+        format!("int {}(void) {{ return 2; }}\n", self.util())
+    }
+
+    /// A name that the objects keep: equal objects would make equal links.
+    fn util(&self) -> String {
+        format!("util_{}", self.name)
     }
 }
 

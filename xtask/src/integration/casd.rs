@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::process::{Event, Interrupts, Process, tail};
+use super::process::{Event, Interrupts, Process, tail, tied};
 use super::setup::{self, Stack};
 use crate::{Failure, Outcome};
 
@@ -32,9 +31,7 @@ impl<'a> Casd<'a> {
         let socket = socket_dir.path().join("casd.sock");
         let url = format!("unix:{}", socket.display());
 
-        // Whatever ends us, even the signal that nobody can catch, the kernel then ends the server.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--"]).arg(stack.buildbox.join("buildbox-casd"));
+        let mut command = tied("TERM", stack.buildbox.join("buildbox-casd"));
         command.arg(format!("--bind={url}"));
         command.arg(format!("--buildbox-run={}", stack.buildbox.join("buildbox-run").display()));
         command.args(["--jobs=2", "--cache-failures=false", "--log-level=info"]).arg(cache.path());

