@@ -1,0 +1,274 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::connect::ConnectOptions;
+
+/// Speculative actions for Remote Execution: run what the next build will ask for before it asks.
+#[derive(Parser, Debug)]
+#[command(name = "bst-sa", version, about, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Say more on stderr (or set BST_SA_LOG to a tracing filter)
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bst-sa demo
+  bst-sa generate --graph graph.json --server unix:casd.sock app.bst
+  bst-sa instantiate --graph next.json --server unix:casd.sock app.bst
+  bst-sa prime --graph next.json --server unix:casd.sock app.bst
+
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// The whole loop on an embedded server with this machine's C compiler
+    Demo(DemoArgs),
+    /// After a build: record where the inputs of its actions came from, and store that
+    Generate(GenerateArgs),
+    /// Before a build: show what the recorded actions have become; execute nothing
+    Instantiate(InstantiateArgs),
+    /// Before a build: adapt the recorded actions and have them executed
+    Prime(PrimeArgs),
+    /// Show what is recorded
+    Show(ShowArgs),
+    /// Run one command through Remote Execution
+    Exec(ExecArgs),
+    /// Check services and machine, and say what to do
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JsonOption {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GraphOption {
+    /// The elements and their state, as JSON (see docs/graph.md)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) graph: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Builds three small libraries and programs, changes a header and a source, and
+rebuilds twice from equal caches: once without and once with priming.
+
+Examples:
+  bst-sa demo
+  bst-sa demo --lookup weak --json")]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
+    pub(crate) lookup: LookupChoice,
+    /// Actions to run at once (default: number of processors)
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// The C compiler, by name or path
+    #[arg(long, value_name = "CC", env = "CC", default_value = "cc")]
+    pub(crate) compiler: String,
+}
+
+const LOOKUP_HELP: &str = "Which record of an element to use when its own inputs changed: the nearest one, or only one with the same weak key";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum LookupChoice {
+    /// The newest record whose sources differ, where the weak key has none
+    Nearest,
+    /// Only a record of the same weak key
+    Weak,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ModeChoice {
+    /// Record nothing
+    None,
+    /// Use records, write none
+    PrimeOnly,
+    /// Origins in sources and artifacts; no action cache is read
+    SourceArtifact,
+    /// Also outputs of the element's own actions
+    IntraElement,
+    /// Also outputs of other elements' actions
+    Full,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bst-sa generate --graph graph.json --server unix:casd.sock app.bst
+  bst-sa generate --graph graph.json --server file:~/.cache/buildstream --out records --json")]
+pub(crate) struct GenerateArgs {
+    /// Elements to record (default: every element of the graph with subactions)
+    #[arg(value_name = "ELEMENT")]
+    pub(crate) elements: Vec<String>,
+    #[command(flatten)]
+    pub(crate) graph: GraphOption,
+    /// How much to record
+    #[arg(long, value_enum, default_value_t = ModeChoice::Full)]
+    pub(crate) mode: ModeChoice,
+    /// Also write each message to DIR/NAME.pb
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write the layout of the reference implementation, which is larger and knows no paths
+    #[arg(long)]
+    pub(crate) reference_layout: bool,
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bst-sa instantiate --graph next.json --server unix:casd.sock app.bst
+  bst-sa instantiate --graph next.json --server file:DIR --json")]
+pub(crate) struct InstantiateArgs {
+    /// Elements to look at, with everything they build against (default: the whole graph)
+    #[arg(value_name = "ELEMENT")]
+    pub(crate) elements: Vec<String>,
+    #[command(flatten)]
+    pub(crate) graph: GraphOption,
+    #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
+    pub(crate) lookup: LookupChoice,
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bst-sa prime --graph next.json --server unix:casd.sock app.bst
+  bst-sa prime --graph next.json --server http://127.0.0.1:50051 --jobs 64 --detach")]
+pub(crate) struct PrimeArgs {
+    /// Elements to prime, with everything they build against (default: the whole graph)
+    #[arg(value_name = "ELEMENT")]
+    pub(crate) elements: Vec<String>,
+    #[command(flatten)]
+    pub(crate) graph: GraphOption,
+    #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
+    pub(crate) lookup: LookupChoice,
+    /// Submit what is ready and return without waiting for results
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Executions in flight at once
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Priority of the executions; higher numbers run later, a build's own actions have 0
+    #[arg(long, value_name = "N")]
+    pub(crate) priority: Option<i32>,
+    /// Submit no more than this many actions
+    #[arg(long, value_name = "N")]
+    pub(crate) max_actions: Option<u64>,
+    /// Submit no more than this many seconds of work, by recorded durations
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_seconds: Option<u64>,
+    /// Upload no more than this many bytes
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_bytes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bst-sa show --file records/app.bst.pb
+  bst-sa show --graph graph.json --server unix:casd.sock app.bst
+  bst-sa show --file records/app.bst.pb --dot | dot -Tsvg > app.svg")]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["element", "file", "digest"]))]
+pub(crate) struct ShowArgs {
+    /// The element whose record to show; needs --graph
+    #[arg(value_name = "ELEMENT", requires = "graph")]
+    pub(crate) element: Option<String>,
+    /// A file that holds a message
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// A message in storage
+    #[arg(long, value_name = "HASH/SIZE")]
+    pub(crate) digest: Option<String>,
+    /// The elements and their state, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) graph: Option<PathBuf>,
+    /// Print a graph of origins and actions for Graphviz
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) dot: bool,
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Inputs are files and directories below the current directory, at the same paths
+in the action. Outputs are written back to where the command put them. The exit
+status is the command's own, or 1 where it could not be run.
+
+Examples:
+  bst-sa exec --server unix:casd.sock --input main.c --output main.o -- /usr/bin/cc -c main.c
+  bst-sa exec --server unix:casd.sock --platform chrootRootDigest=HASH/SIZE --output out -- /bin/sh -c 'date > out'")]
+pub(crate) struct ExecArgs {
+    /// A file or directory that the command reads; repeat for more
+    #[arg(long, value_name = "PATH")]
+    pub(crate) input: Vec<PathBuf>,
+    /// A file or directory that the command makes; repeat for more
+    #[arg(long, value_name = "PATH")]
+    pub(crate) output: Vec<String>,
+    /// An environment variable of the command
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// A platform property of the action
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) platform: Vec<(String, String)>,
+    /// Directory of the action in which the command runs
+    #[arg(long, value_name = "PATH", default_value = "")]
+    pub(crate) working_directory: String,
+    /// Run it even where a cached result exists
+    #[arg(long)]
+    pub(crate) skip_cache: bool,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bst-sa doctor
+  bst-sa doctor --server unix:casd.sock --json")]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}

@@ -1,0 +1,107 @@
+//! From connection options to capabilities: the only place where stores are chosen.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_client::grpc::{Endpoint, GrpcClient, GrpcConfig};
+use cas_client::{ActionCache, BlobStore, Execution, FileStore};
+use clap::Args;
+use reapi_proto::DigestFunction;
+
+use crate::failure::Failure;
+
+/// Where the services are.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectOptions {
+    /// All services: unix:PATH, http://HOST:PORT, grpc://HOST:PORT, or file:DIR (buildbox-casd's directory; no execution)
+    #[arg(long, value_name = "URL", env = "BST_SA_SERVER")]
+    pub(crate) server: Option<String>,
+    /// Content-addressed storage, where it is not at --server
+    #[arg(long, value_name = "URL")]
+    pub(crate) cas: Option<String>,
+    /// Action cache, where it is not at --server
+    #[arg(long, value_name = "URL")]
+    pub(crate) action_cache: Option<String>,
+    /// Execution, where it is not at --server
+    #[arg(long, value_name = "URL")]
+    pub(crate) execution: Option<String>,
+    /// Remote Asset index, where it is not at --server
+    #[arg(long, value_name = "URL")]
+    pub(crate) asset: Option<String>,
+    /// Instance name of the services
+    #[arg(long, value_name = "NAME", env = "BST_SA_INSTANCE", default_value = "")]
+    pub(crate) instance: String,
+}
+
+/// What one URL leads to.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// A gRPC service.
+    Service(GrpcClient),
+    /// A directory in casd's layout.
+    Directory(Arc<FileStore>),
+}
+
+impl ConnectOptions {
+    /// Whether no service is named at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        [&self.server, &self.cas, &self.action_cache, &self.execution, &self.asset].into_iter().all(Option::is_none)
+    }
+
+    /// The storage.
+    pub(crate) fn blobs(&self, function: DigestFunction) -> Result<Arc<dyn BlobStore>, Failure> {
+        Ok(match self.place("--cas", self.cas.as_deref(), function)? {
+            Place::Service(client) => Arc::new(client),
+            Place::Directory(store) => store,
+        })
+    }
+
+    /// The action cache, for reading.
+    pub(crate) fn action_cache(&self, function: DigestFunction) -> Result<Arc<dyn ActionCache>, Failure> {
+        Ok(match self.place("--action-cache", self.action_cache.as_deref(), function)? {
+            Place::Service(client) => Arc::new(client),
+            Place::Directory(store) => store,
+        })
+    }
+
+    /// Execution.
+    pub(crate) fn execution(&self, function: DigestFunction) -> Result<Arc<dyn Execution>, Failure> {
+        match self.place("--execution", self.execution.as_deref(), function)? {
+            Place::Service(client) => Ok(Arc::new(client)),
+            Place::Directory(_) => Err(Failure::usage("a directory cannot execute actions")
+                .hint("give a service with --execution URL, or use `bst-sa instantiate` to see what would run")),
+        }
+    }
+
+    /// What an option's URL, or that of --server, leads to.
+    pub(crate) fn place(&self, option: &str, own: Option<&str>, function: DigestFunction) -> Result<Place, Failure> {
+        let url = own.or(self.server.as_deref()).ok_or_else(|| {
+            Failure::usage(format!("no service given: neither {option} nor --server"))
+                .hint("for example --server unix:/path/to/casd.sock, or --server file:DIR for buildbox-casd's directory")
+        })?;
+        self.open(url, function)
+    }
+
+    fn open(&self, url: &str, function: DigestFunction) -> Result<Place, Failure> {
+        if let Some(directory) = url.strip_prefix("file:") {
+            let directory = directory.strip_prefix("//").unwrap_or(directory);
+            if function != DigestFunction::Sha256 {
+                return Err(Failure::usage(format!("{url} holds SHA256 digests only, and {function} is asked for")));
+            }
+            let store = FileStore::open(Path::new(directory)).map_err(Failure::from)?;
+            return Ok(Place::Directory(Arc::new(store)));
+        }
+        let endpoint: Endpoint = url
+            .parse()
+            .map_err(|e: cas_client::grpc::EndpointError| Failure::usage(e.to_string()))?;
+        let config = GrpcConfig {
+            instance_name: self.instance.clone(),
+            digest_function: function,
+            tool_name: "bst-sa".to_owned(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..GrpcConfig::new(endpoint)
+        };
+        Ok(Place::Service(GrpcClient::new(config)?))
+    }
+}

@@ -1,0 +1,288 @@
+//! Local files as input trees, and outputs as local files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use cas_client::{Blob, BlobStore, BlobStoreExt, Output, OutputKind};
+use futures_util::StreamExt;
+use futures_util::stream;
+use overlay::MAX_DEPTH;
+use reapi_proto::raw::{Directory, Node, Tree, encode_directory};
+use reapi_proto::{Digest, DigestFunction};
+
+use crate::failure::Failure;
+
+/// Files up to this size are uploaded in batches, larger ones one by one in pieces.
+const BATCHED_BYTES: u64 = 1 << 20;
+
+/// Size of a piece of a large file.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A tree of local files, hashed.
+#[derive(Debug, Default)]
+pub(crate) struct LocalTree {
+    root: Level,
+    files: BTreeMap<Digest, PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Level(BTreeMap<Bytes, Entry>);
+
+#[derive(Debug)]
+enum Entry {
+    Leaf(Node),
+    Level(Level),
+}
+
+impl LocalTree {
+    /// Hashes `paths`, relative ones below the current directory, at the same places.
+    pub(crate) fn read(function: DigestFunction, paths: &[PathBuf]) -> Result<Self, Failure> {
+        let mut tree = Self::default();
+        for path in paths {
+            let names = names(path)?;
+            let Some((last, parents)) = names.split_last() else {
+                let entry = tree.hash(function, Path::new("."))?;
+                if let Entry::Level(level) = entry {
+                    tree.root = level;
+                }
+                continue;
+            };
+            let entry = tree.hash(function, path)?;
+            let mut level = &mut tree.root;
+            for name in parents {
+                let below = level.0.entry(name.clone()).or_insert_with(|| Entry::Level(Level::default()));
+                match below {
+                    Entry::Level(next) => level = next,
+                    Entry::Leaf(_) => {
+                        return Err(Failure::usage(format!("input {} is below a file", path.display())));
+                    }
+                }
+            }
+            level.0.insert(last.clone(), entry);
+        }
+        Ok(tree)
+    }
+
+    fn hash(&mut self, function: DigestFunction, path: &Path) -> Result<Entry, Failure> {
+        let failed = |e: io::Error| Failure::new(format!("input {} cannot be read", path.display())).because(&e);
+        let meta = fs::symlink_metadata(path).map_err(failed)?;
+        if meta.is_symlink() {
+            let target = fs::read_link(path).map_err(failed)?;
+            return Ok(Entry::Leaf(Node::Symlink { target: os_bytes(target.as_os_str()) }));
+        }
+        if meta.is_dir() {
+            let mut level = Level::default();
+            for child in fs::read_dir(path).map_err(failed)? {
+                let child = child.map_err(failed)?;
+                level.0.insert(os_bytes(&child.file_name()), self.hash(function, &child.path())?);
+            }
+            return Ok(Entry::Level(level));
+        }
+        if !meta.is_file() {
+            return Err(Failure::new(format!("input {} is neither file, directory nor link", path.display())));
+        }
+        let mut hasher = function.hasher();
+        let mut file = File::open(path).map_err(failed)?;
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+        let digest = hasher.finish();
+        self.files.insert(digest, path.to_owned());
+        Ok(Entry::Leaf(Node::File { digest, executable: is_executable(&meta) }))
+    }
+
+    /// The Directory messages, and the digest of the root.
+    pub(crate) fn directories(&self, function: DigestFunction) -> Result<(Digest, Vec<Blob>), Failure> {
+        let mut blobs = Vec::new();
+        let root = store_level(function, &self.root, &mut blobs)?;
+        Ok((root, blobs))
+    }
+
+    /// Uploads the contents that the store lacks.
+    pub(crate) async fn upload_files(&self, store: &dyn BlobStore) -> Result<(), Failure> {
+        let digests: Vec<Digest> = self.files.keys().copied().collect();
+        let mut small = Vec::new();
+        let mut small_bytes = 0;
+        for digest in store.find_missing(&digests).await? {
+            let Some(path) = self.files.get(&digest) else { continue };
+            let failed = |e: io::Error| Failure::new(format!("input {} cannot be read", path.display())).because(&e);
+            if digest.size_bytes() > BATCHED_BYTES {
+                let file = File::open(path).map_err(failed)?;
+                store.write_chunks(&digest, stream::unfold(file, next_piece).boxed()).await?;
+                continue;
+            }
+            let data = fs::read(path).map_err(failed)?;
+            let blob = Blob::verified(digest, data.into())
+                .ok_or_else(|| Failure::new(format!("input {} changed while it was being read", path.display())))?;
+            small_bytes += digest.size_bytes();
+            small.push(blob);
+            // Bounds memory, not messages: the store splits batches by itself.
+            if small_bytes > 64 * BATCHED_BYTES {
+                store.upload_missing(&std::mem::take(&mut small)).await?;
+                small_bytes = 0;
+            }
+        }
+        store.upload_missing(&small).await?;
+        Ok(())
+    }
+}
+
+async fn next_piece(mut file: File) -> Option<(cas_client::Result<Bytes>, File)> {
+    let mut buffer = vec![0; PIECE_BYTES];
+    match file.read(&mut buffer) {
+        Ok(0) => None,
+        Ok(read) => {
+            buffer.truncate(read);
+            Some((Ok(buffer.into()), file))
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            Some((Err(cas_client::Error::new(cas_client::ErrorKind::Io, "read", reason).caused_by(error)), file))
+        }
+    }
+}
+
+fn store_level(function: DigestFunction, level: &Level, blobs: &mut Vec<Blob>) -> Result<Digest, Failure> {
+    let mut entries = Vec::with_capacity(level.0.len());
+    for (name, entry) in &level.0 {
+        let node = match entry {
+            Entry::Leaf(node) => node.clone(),
+            Entry::Level(below) => Node::Directory { digest: store_level(function, below, blobs)? },
+        };
+        entries.push((name.clone(), node));
+    }
+    let bytes = encode_directory(entries).map_err(|e| Failure::new("the inputs make no valid tree").because(&e))?;
+    let blob = Blob::new(function, bytes);
+    let digest = blob.digest();
+    blobs.push(blob);
+    Ok(digest)
+}
+
+/// The segments of a path that stays inside the current directory.
+fn names(path: &Path) -> Result<Vec<Bytes>, Failure> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(os_bytes(name)),
+            Component::CurDir => {}
+            _ => {
+                return Err(Failure::usage(format!("{} leads out of the current directory", path.display()))
+                    .hint("paths of inputs and outputs are relative; change to a directory above all of them"));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Writes one output of an action below the current directory.
+pub(crate) async fn write_output(store: &dyn BlobStore, base: &Path, output: &Output) -> Result<(), Failure> {
+    let path = base.join(&output.path);
+    names(&path)?;
+    match &output.kind {
+        OutputKind::File { digest, is_executable } => write_file(store, &path, digest, *is_executable).await,
+        OutputKind::Symlink { target } => write_link(&path, target.as_ref()),
+        OutputKind::Directory { tree: Some(tree), .. } => {
+            let bytes = store.read_blob(tree).await?;
+            let invalid = |e: &dyn std::error::Error| {
+                Failure::new(format!("output directory {} is not valid", path.display())).because(e)
+            };
+            let tree = Tree::parse(bytes).map_err(|e| invalid(&e))?;
+            let mut directories = BTreeMap::new();
+            for (digest, bytes) in tree.directories(store.digest_function()) {
+                directories.insert(digest, Directory::parse(bytes.clone()).map_err(|e| invalid(&e))?);
+            }
+            write_directory(store, &path, tree.root_digest(store.digest_function()), &directories).await
+        }
+        OutputKind::Directory { tree: None, root } => {
+            let roots: Vec<Digest> = root.iter().copied().collect();
+            let trees = cas_client::read_trees(store, &roots, |_| false, &cas_client::TreeBudget::default()).await?;
+            let root = roots.first().ok_or_else(|| Failure::new(format!("output {} has no digest", output.path)))?;
+            write_directory(store, &path, *root, &trees.directories.into_iter().collect()).await
+        }
+    }
+}
+
+async fn write_directory(
+    store: &dyn BlobStore,
+    path: &Path,
+    root: Digest,
+    directories: &BTreeMap<Digest, Directory>,
+) -> Result<(), Failure> {
+    let mut pending = vec![(path.to_owned(), root, 0)];
+    // Links last: nothing is ever written through one.
+    let mut links = Vec::new();
+    while let Some((path, digest, depth)) = pending.pop() {
+        fs::create_dir_all(&path).map_err(|e| cannot_write(&path, &e))?;
+        if digest.is_empty() {
+            continue;
+        }
+        let directory = directories
+            .get(&digest)
+            .filter(|_| depth <= MAX_DEPTH)
+            .ok_or_else(|| Failure::new(format!("{}: its directory {digest} is absent or too deep", path.display())))?;
+        for entry in directory.entries() {
+            let child = path.join(os_name(entry.name));
+            match entry.node {
+                Node::Directory { digest } => pending.push((child, digest, depth + 1)),
+                Node::File { digest, executable } => write_file(store, &child, &digest, executable).await?,
+                Node::Symlink { target } => links.push((child, target)),
+            }
+        }
+    }
+    for (path, target) in links {
+        write_link(&path, os_name(&target).as_ref())?;
+    }
+    Ok(())
+}
+
+async fn write_file(store: &dyn BlobStore, path: &Path, digest: &Digest, executable: bool) -> Result<(), Failure> {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|e| cannot_write(parent, &e))?;
+    // Under its final name only once it is complete and verified.
+    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(|e| cannot_write(path, &e))?;
+    if !digest.is_empty() {
+        let mut chunks = store.open_blob(digest).await?;
+        while let Some(chunk) = chunks.next().await {
+            file.write_all(&chunk?).map_err(|e| cannot_write(path, &e))?;
+        }
+    }
+    let mode = if executable { 0o755 } else { 0o644 };
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(|e| cannot_write(path, &e))?;
+    file.persist(path).map_err(|e| cannot_write(path, &e.error))?;
+    Ok(())
+}
+
+fn write_link(path: &Path, target: &Path) -> Result<(), Failure> {
+    if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_dir()) {
+        fs::remove_file(path).map_err(|e| cannot_write(path, &e))?;
+    }
+    std::os::unix::fs::symlink(target, path).map_err(|e| cannot_write(path, &e))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("output {} cannot be written", path.display())).because(error)
+}
+
+fn is_executable(meta: &fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    meta.permissions().mode() & 0o111 != 0
+}
+
+fn os_bytes(name: &std::ffi::OsStr) -> Bytes {
+    use std::os::unix::ffi::OsStrExt as _;
+    Bytes::copy_from_slice(name.as_bytes())
+}
+
+fn os_name(bytes: &[u8]) -> &std::ffi::OsStr {
+    use std::os::unix::ffi::OsStrExt as _;
+    std::ffi::OsStr::from_bytes(bytes)
+}
