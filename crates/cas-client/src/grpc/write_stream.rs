@@ -80,15 +80,18 @@ impl GrpcClient {
         if let Ok(value) = AsciiMetadataValue::try_from(name.as_str()) {
             request.metadata_mut().insert(RESOURCE_NAME_HEADER, value);
         }
-        let mut abort = AbortOnDrop(Some(request.cancellation_handle()));
+        let cancel = request.cancellation_handle();
         let mut stub = ByteStreamClient::new(lease.channel.clone());
         let reply = pin!(stub.write(request));
-        let feed = pin!(feed(digest, name, chunks, sender, idle));
+        let feed = pin!(feed(digest, name, chunks, sender.clone(), idle));
+        // Last, so that it is the first to be dropped.
+        let mut abort = AbortOnDrop { cancel: Some(cancel), open: Some(sender) };
         let located = |failure: Failure| failure.map(|e| e.at(&self.config().endpoint).with_digest(*digest));
 
         let reply = match select(reply, feed).await {
             Either::Left((reply, _)) => reply,
             Either::Right((Ok(()) | Err(FeedError::Hung), reply)) => {
+                abort.open = None;
                 tokio::time::timeout(idle, reply).await.map_err(|_| located(stalled(idle)))?
             }
             Either::Right((Err(FeedError::Stalled), _)) => return Err(located(stalled(idle))),
@@ -96,7 +99,7 @@ impl GrpcClient {
             Either::Right((Err(FeedError::Mismatch), _)) => return Err(Failure::fatal(self.mismatch(digest))),
         };
         self.judge_reply(digest, reply, |status| located(self.judge(self.calls(), &lease, METHOD, status)))?;
-        abort.disarm();
+        abort.cancel = None;
         Ok(())
     }
 
@@ -126,18 +129,16 @@ fn stalled(idle: Duration) -> Failure {
 }
 
 /// Aborts an upload that did not come to its end. Plainly dropping it would
-/// first tell the service that everything has been sent.
-struct AbortOnDrop(Option<CancellationHandle>);
-
-impl AbortOnDrop {
-    fn disarm(&mut self) {
-        self.0 = None;
-    }
+/// tell the service that everything has been sent; so would the end of the
+/// messages, which is why `open` keeps them from ending before the abort.
+struct AbortOnDrop {
+    cancel: Option<CancellationHandle>,
+    open: Option<mpsc::Sender<WriteRequest>>,
 }
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        if let Some(handle) = self.0.take() {
+        if let Some(handle) = self.cancel.take() {
             handle.cancel();
         }
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of it")]
 
 mod local_cas;
+pub(crate) mod raw;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -100,8 +101,6 @@ impl<Q: Clone, R> Method<Q, R> {
 pub(crate) struct Upload {
     pub(crate) messages: Vec<bytestream::WriteRequest>,
     pub(crate) header: Option<String>,
-    /// Whether the client closed its side properly, rather than aborting.
-    pub(crate) ended: bool,
     /// Whether the server has stopped looking.
     pub(crate) over: bool,
 }
@@ -224,7 +223,7 @@ impl Drop for Scripted {
     }
 }
 
-/// Retries after milliseconds; gives a silent stream a quarter of a second.
+/// Retries after milliseconds.
 pub(crate) fn impatient(url: &str) -> GrpcConfig {
     let mut config = GrpcConfig::new(url.parse().unwrap());
     config.retry = RetryPolicy {
@@ -234,7 +233,6 @@ pub(crate) fn impatient(url: &str) -> GrpcConfig {
         ..RetryPolicy::default()
     };
     config.retry_seed = 1;
-    config.timeouts.idle = Duration::from_millis(250);
     config
 }
 
@@ -325,12 +323,8 @@ impl byte_stream_server::ByteStream for Service {
         request: Request<Streaming<bytestream::WriteRequest>>,
     ) -> Answer<Response<bytestream::WriteResponse>> {
         let header = request.metadata().get("build.bazel.remote.execution.v2.resource-name");
-        let mut upload = Upload {
-            messages: vec![],
-            header: header.map(|h| h.to_str().unwrap().to_owned()),
-            ended: false,
-            over: false,
-        };
+        let mut upload =
+            Upload { messages: vec![], header: header.map(|h| h.to_str().unwrap().to_owned()), over: false };
         let step = self.0.writes.lock().unwrap().pop_front();
         let step = step.ok_or_else(|| Status::permission_denied("the script has no more answers"))?;
         let most = match &step {
@@ -349,8 +343,8 @@ impl byte_stream_server::ByteStream for Service {
                     upload.over = message.finish_write;
                     upload.messages.push(message);
                 }
-                Ok(None) => (upload.ended, upload.over) = (true, true),
-                Err(_) => upload.over = true,
+                // An abort shows as the end, too; `raw` tells them apart.
+                Ok(None) | Err(_) => upload.over = true,
             }
             self.0.uploads.lock().unwrap()[index] = upload.clone();
         }

@@ -1,0 +1,60 @@
+//! A server below gRPC, for what gRPC servers do not tell apart.
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// How a client's half of a call ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// Properly: the client has sent everything that it wants to send.
+    Stream,
+    /// By an abort.
+    Reset(Reason),
+}
+
+/// A server that has no capabilities, takes every other call's data, never answers, and reports how they ended.
+pub(crate) struct Sink {
+    pub(crate) url: String,
+    pub(crate) ends: mpsc::UnboundedReceiver<End>,
+}
+
+impl Sink {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (report, ends) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let report = report.clone();
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::spawn(serve(request, respond, report.clone()));
+                    }
+                });
+            }
+        });
+        Self { url, ends }
+    }
+}
+
+async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, report: mpsc::UnboundedSender<End>) {
+    if request.uri().path().ends_with("/GetCapabilities") {
+        let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", "12");
+        respond.send_response(response.body(()).unwrap(), true).unwrap();
+        return;
+    }
+    let mut body = request.into_body();
+    let end = loop {
+        match body.data().await {
+            None => break End::Stream,
+            Some(Ok(data)) => body.flow_control().release_capacity(data.len()).unwrap(),
+            Some(Err(error)) => break End::Reset(error.reason().unwrap()),
+        }
+    };
+    let _ = report.send(end);
+}
