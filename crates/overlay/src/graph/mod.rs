@@ -125,7 +125,7 @@ impl Graph {
 
     /// All elements, dependencies before dependents. The order depends on the
     /// input alone: depth-first along `build_deps`, starting from the elements as they were listed.
-    pub fn elements(&self) -> impl ExactSizeIterator<Item = &Element> + Clone {
+    pub fn elements(&self) -> impl DoubleEndedIterator<Item = &Element> + ExactSizeIterator + Clone {
         self.elements.iter()
     }
 
