@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::{Message, Name};
-use reapi_proto::{Digest, rpc};
+use reapi_proto::{Digest, rpc, v2};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -71,6 +71,9 @@ pub enum Fault {
     CommittedSize(i64),
     /// `Write`: breaks the stream off after keeping that many bytes of it.
     BreakWriteAt(u64),
+
+    /// `GetCapabilities`: answers with these instead of the server's own.
+    Capabilities(Box<v2::ServerCapabilities>),
 
     /// `GetTree`: leaves out this directory and what only it leads to.
     OmitSubtree(Digest),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use bytes::Bytes;
 use cas_client::BlobStore;
@@ -14,6 +15,7 @@ use reapi_proto::raw::{Directory, Node};
 use tonic::Code;
 
 use super::RunError;
+use super::process::STARTING;
 
 /// Entries (by path) of one tree at most: a small message can describe a huge tree.
 const MAX_ENTRIES: usize = 1 << 20;
@@ -102,6 +104,7 @@ fn create(plan: &Plan, contents: &HashMap<Digest, Bytes>) -> io::Result<()> {
     for (path, digest, executable) in &plan.files {
         let data = contents.get(digest).ok_or_else(|| io::Error::other(format!("no answer for {digest}")))?;
         let mode = if *executable { 0o755 } else { 0o644 };
+        let _writing = STARTING.read().unwrap_or_else(PoisonError::into_inner);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         io::Write::write_all(&mut file, data)?;
     }

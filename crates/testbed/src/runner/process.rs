@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use reapi_proto::v2;
@@ -12,6 +13,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tonic::Code;
 
 use super::RunError;
+
+/// Held for reading while files of input trees are open for writing, and for
+/// writing while a process starts. A process that starts inherits every open
+/// file until it executes its program, and a program that is open for writing
+/// anywhere cannot be executed (ETXTBSY).
+pub(super) static STARTING: RwLock<()> = RwLock::new(());
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +57,11 @@ pub(super) async fn run(
         .stderr(stderr)
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = process.spawn().map_err(|e| RunError::io(&format!("cannot start {name:?}"), &e))?;
+    let child = {
+        let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+        process.spawn()
+    };
+    let mut child = child.map_err(|e| RunError::io(&format!("cannot start {name:?}"), &e))?;
     // Killed on every way out: a command may leave children behind.
     let _group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let waited = match limit {

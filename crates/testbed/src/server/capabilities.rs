@@ -5,6 +5,7 @@ use reapi_proto::{semver, v2};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{ActionCacheUpdates, Service};
+use crate::faults::Fault;
 use crate::stats::Rpc;
 
 #[async_trait]
@@ -14,6 +15,9 @@ impl Capabilities for Service {
         request: Request<v2::GetCapabilitiesRequest>,
     ) -> Result<Response<v2::ServerCapabilities>, Status> {
         let call = self.0.arrive(Rpc::GetCapabilities, &request).proceed(&self.0).await?;
+        if let Some(Fault::Capabilities(other)) = call.fault {
+            return Ok(Response::new(*other));
+        }
         call.without_fault()?;
         let instance = self.0.instance(&request.get_ref().instance_name)?;
         let config = &self.0.config;

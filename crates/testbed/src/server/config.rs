@@ -8,7 +8,7 @@ use cas_client::InMemory;
 
 use crate::runner::{LocalRunner, Runner};
 
-/// How a server is set up. Start from [`Default`] and change what matters.
+/// How a server is set up. Start from [`Default`] and change what matters. A clone shares the stores.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Instance names with their contents, isolated from each other. Default: one empty instance named "".

@@ -14,6 +14,7 @@ mod resource;
 mod scheduler;
 mod shared;
 mod wire;
+mod work;
 
 use std::io;
 use std::net::Ipv4Addr;

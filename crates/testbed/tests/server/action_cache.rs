@@ -20,7 +20,7 @@ async fn update(rig: &Rig, action: Digest, result: v2::ActionResult) -> Result<v
 #[tokio::test]
 async fn results_are_stored_and_counted_as_hits() {
     let rig = Rig::new().await;
-    let action = rig.action(shell("true", &["o"]), &[]);
+    let action = rig.action(&shell("true", &["o"]), &[]);
     assert_eq!(rig.lookup(action).await.unwrap_err().code(), Code::NotFound);
     let output = rig.server.store().put("output");
     let result = v2::ActionResult { output_files: vec![file("o", output)], ..Default::default() };
@@ -36,7 +36,7 @@ async fn a_result_whose_outputs_are_gone_is_a_miss_unless_configured_otherwise()
         [(Completeness::Checked, Err(Code::NotFound)), (Completeness::Unchecked, Ok("o".to_owned()))]
     {
         let rig = Rig::with(ServerConfig { completeness, ..Default::default() }).await;
-        let action = rig.action(shell("true", &["o"]), &[]);
+        let action = rig.action(&shell("true", &["o"]), &[]);
         let output = rig.server.store().put("output");
         let result = v2::ActionResult { output_files: vec![file("o", output)], ..Default::default() };
         update(&rig, action, result).await.unwrap();
@@ -49,7 +49,7 @@ async fn a_result_whose_outputs_are_gone_is_a_miss_unless_configured_otherwise()
 #[tokio::test]
 async fn updates_need_their_blobs() {
     let rig = Rig::new().await;
-    let action = rig.action(shell("true", &["o"]), &[]);
+    let action = rig.action(&shell("true", &["o"]), &[]);
     let absent = reapi_proto::DigestFunction::Sha256.digest(b"absent");
     let result = v2::ActionResult { output_files: vec![file("o", absent)], ..Default::default() };
     let status = update(&rig, action, result).await.unwrap_err();
@@ -63,7 +63,7 @@ async fn updates_need_their_blobs() {
 async fn updates_can_be_refused() {
     let config = ServerConfig { action_cache_updates: ActionCacheUpdates::Refused, ..Default::default() };
     let rig = Rig::with(config).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     let status = update(&rig, action, v2::ActionResult::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
 }
@@ -71,7 +71,7 @@ async fn updates_can_be_refused() {
 #[tokio::test]
 async fn standard_output_is_inlined_on_request() {
     let rig = Rig::new().await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     let stdout = rig.server.store().put("hello");
     let result = v2::ActionResult { stdout_digest: Some(stdout.into()), ..Default::default() };
     update(&rig, action, result).await.unwrap();

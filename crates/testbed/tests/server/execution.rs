@@ -23,7 +23,7 @@ fn code(response: &v2::ExecuteResponse) -> Code {
 #[tokio::test]
 async fn an_execution_goes_through_its_stages_and_is_cached() {
     let rig = Rig::with(ServerConfig::default().with_runner(FnRunner::succeeding())).await;
-    let action = rig.action(shell("true", &[]), &[("in", "put")]);
+    let action = rig.action(&shell("true", &[]), &[("in", "put")]);
     let (stages, response) = finish(rig.execute(action).await.unwrap()).await;
     assert_eq!(stages, [Stage::CacheCheck, Stage::Queued, Stage::Executing, Stage::Completed]);
     assert!(!response.cached_result);
@@ -38,13 +38,13 @@ async fn an_execution_goes_through_its_stages_and_is_cached() {
 #[tokio::test]
 async fn skipping_the_cache_and_uncacheable_actions_run_again() {
     let rig = Rig::with(ServerConfig::default().with_runner(FnRunner::succeeding())).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     rig.run(action).await;
     let again = v2::ExecuteRequest { skip_cache_lookup: true, ..request(action) };
     let (_, response) = finish(rig.execution().execute(again).await.unwrap().into_inner()).await;
     assert!(!response.cached_result);
     let like = v2::Action { do_not_cache: true, ..Default::default() };
-    let uncacheable = rig.action_like(shell("true", &[]), &[], like);
+    let uncacheable = rig.action_like(&shell("true", &[]), &[], like);
     rig.run(uncacheable).await;
     rig.run(uncacheable).await;
     assert_eq!(rig.server.stats().executed, [action, action, uncacheable, uncacheable]);
@@ -55,7 +55,7 @@ async fn skipping_the_cache_and_uncacheable_actions_run_again() {
 async fn failed_commands_are_results_but_not_cached() {
     let fail = FnRunner::new(|_| Ok(v2::ActionResult { exit_code: 3, ..Default::default() }));
     let rig = Rig::with(ServerConfig::default().with_runner(fail)).await;
-    let action = rig.action(shell("false", &[]), &[]);
+    let action = rig.action(&shell("false", &[]), &[]);
     let response = rig.run(action).await;
     assert_eq!((code(&response), response.result.unwrap().exit_code), (Code::Ok, 3));
     assert_eq!(rig.lookup(action).await.unwrap_err().code(), Code::NotFound);
@@ -65,18 +65,18 @@ async fn failed_commands_are_results_but_not_cached() {
 async fn failures_of_the_runner_come_in_the_response() {
     let failing = FnRunner::new(|_| Err(RunError::new(Code::ResourceExhausted, "no space")));
     let rig = Rig::with(ServerConfig::default().with_runner(failing)).await;
-    assert_eq!(code(&rig.run(rig.action(shell("true", &[]), &[])).await), Code::ResourceExhausted);
+    assert_eq!(code(&rig.run(rig.action(&shell("true", &[]), &[])).await), Code::ResourceExhausted);
     let panicking = FnRunner::new(|_| panic!("a bug in a runner"));
     let rig = Rig::with(ServerConfig::default().with_runner(panicking)).await;
     for _ in 0..3 {
-        assert_eq!(code(&rig.run(rig.action(shell("true", &[]), &[])).await), Code::Internal);
+        assert_eq!(code(&rig.run(rig.action(&shell("true", &[]), &[])).await), Code::Internal);
     }
 }
 
 #[tokio::test]
 async fn missing_inputs_are_named_in_the_status_of_the_call() {
     let rig = Rig::new().await;
-    let action = rig.action(shell("true", &[]), &[("a", "one"), ("b", "two")]);
+    let action = rig.action(&shell("true", &[]), &[("a", "one"), ("b", "two")]);
     let one = DigestFunction::Sha256.digest(b"one");
     assert!(rig.server.store().forget(&one));
     let status = rig.execute(action).await.unwrap_err();
@@ -94,7 +94,7 @@ async fn missing_inputs_are_named_in_the_status_of_the_call() {
 async fn or_in_the_response() {
     let config = ServerConfig { missing_inputs: MissingInputs::ResponseStatus, ..Default::default() };
     let rig = Rig::with(config).await;
-    let action = rig.action(shell("true", &[]), &[("a", "one")]);
+    let action = rig.action(&shell("true", &[]), &[("a", "one")]);
     let one = DigestFunction::Sha256.digest(b"one");
     assert!(rig.server.store().forget(&one));
     let response = rig.run(action).await;
@@ -117,7 +117,7 @@ async fn malformed_actions_are_refused() {
 async fn equal_actions_in_flight_run_once() {
     let gate = Gate::new();
     let rig = gated(&gate).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     let first = rig.execute(action).await.unwrap();
     gate.reached(1).await;
     let second = rig.execute(action).await.unwrap();
@@ -134,7 +134,7 @@ async fn the_queue_is_ordered_by_priority_and_joining_can_raise_it() {
     let gate = Gate::new();
     let rig = gated(&gate).await;
     let submit = |name: &'static str, priority| {
-        let action = rig.action(shell(name, &[]), &[]);
+        let action = rig.action(&shell(name, &[]), &[]);
         let policy = v2::ExecutionPolicy { priority };
         let request = v2::ExecuteRequest { execution_policy: Some(policy), ..request(action) };
         let mut execution = rig.execution();
@@ -156,7 +156,7 @@ async fn the_queue_is_ordered_by_priority_and_joining_can_raise_it() {
 async fn wait_execution_picks_up_an_operation() {
     let gate = Gate::new();
     let rig = gated(&gate).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     let mut stream = rig.execute(action).await.unwrap();
     let name = stream.next().await.unwrap().unwrap().name;
     drop(stream);
@@ -176,8 +176,8 @@ async fn wait_execution_picks_up_an_operation() {
 async fn cancelling_ends_the_stream_and_frees_the_worker() {
     let gate = Gate::new();
     let rig = gated(&gate).await;
-    let running = rig.action(shell("running", &[]), &[]);
-    let queued = rig.action(shell("queued", &[]), &[]);
+    let running = rig.action(&shell("running", &[]), &[]);
+    let queued = rig.action(&shell("queued", &[]), &[]);
     let mut first = rig.execute(running).await.unwrap();
     gate.reached(1).await;
     let mut second = rig.execute(queued).await.unwrap();
@@ -188,7 +188,7 @@ async fn cancelling_ends_the_stream_and_frees_the_worker() {
     assert_eq!(code(&finish(second).await.1), Code::Cancelled);
     assert_eq!(code(&finish(first).await.1), Code::Cancelled);
     gate.open();
-    let third = rig.action(shell("third", &[]), &[]);
+    let third = rig.action(&shell("third", &[]), &[]);
     assert_eq!(code(&rig.run(third).await), Code::Ok);
     let stats = rig.server.stats();
     assert_eq!((stats.executed, stats.cancelled), (vec![running, third], vec![queued, running]));
@@ -198,7 +198,7 @@ async fn cancelling_ends_the_stream_and_frees_the_worker() {
 async fn cancelling_one_of_two_leaves_the_other() {
     let gate = Gate::new();
     let rig = gated(&gate).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     let mut first = rig.execute(action).await.unwrap();
     let second = rig.execute(action).await.unwrap();
     let name = first.next().await.unwrap().unwrap().name;
@@ -216,7 +216,7 @@ async fn operations_are_listed_looked_at_and_forgotten() {
     let rig = gated(&gate).await;
     let mut names = Vec::new();
     for script in ["a", "b", "c"] {
-        let mut stream = rig.execute(rig.action(shell(script, &[]), &[])).await.unwrap();
+        let mut stream = rig.execute(rig.action(&shell(script, &[]), &[])).await.unwrap();
         names.push(stream.next().await.unwrap().unwrap().name);
     }
     names.sort();
@@ -254,7 +254,7 @@ async fn operations_are_listed_looked_at_and_forgotten() {
 async fn a_result_that_cannot_be_cached_is_returned_all_the_same() {
     let gate = Gate::new();
     let rig = gated(&gate).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     let stream = rig.execute(action).await.unwrap();
     gate.reached(1).await;
     assert!(rig.server.store().forget(&action));

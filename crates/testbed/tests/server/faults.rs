@@ -105,7 +105,7 @@ async fn batches_with_wrong_entries() {
     };
     let script = rig.server.faults();
     script.arm(Rpc::BatchReadBlobs, Fault::OmitEntry(0));
-    assert_eq!(names(batch_read(&rig, &[a, b]).await), [wire_b.clone()]);
+    assert_eq!(names(batch_read(&rig, &[a, b]).await), std::slice::from_ref(&wire_b));
     script.arm(Rpc::BatchReadBlobs, Fault::DuplicateEntry(0));
     assert_eq!(names(batch_read(&rig, &[a, b]).await), [wire_a.clone(), wire_b.clone(), wire_a.clone()]);
     script.arm(Rpc::BatchReadBlobs, Fault::ForeignEntry(foreign));
@@ -182,7 +182,7 @@ async fn a_wrong_committed_size() {
 #[tokio::test]
 async fn eviction_between_upload_and_execution() {
     let rig = Rig::new().await;
-    let action = rig.action(shell("true", &[]), &[("in", "input")]);
+    let action = rig.action(&shell("true", &[]), &[("in", "input")]);
     let input = DigestFunction::Sha256.digest(b"input");
     assert_eq!(find_missing(&rig, &[input]).await.unwrap(), []);
     rig.server.faults().arm(Rpc::Execute, Fault::Evict(vec![input]));
@@ -192,9 +192,10 @@ async fn eviction_between_upload_and_execution() {
 #[tokio::test]
 async fn operations_that_end_wrongly() {
     let rig = Rig::with(ServerConfig::default().with_runner(FnRunner::succeeding())).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     let status = rpc::Status { code: Code::Internal as i32, message: "broken".to_owned(), details: vec![] };
-    let ends: [(Fault, fn(&Option<operation::Result>) -> bool); 4] = [
+    type Expected = fn(&Option<operation::Result>) -> bool;
+    let ends: [(Fault, Expected); 4] = [
         (
             Fault::OperationError(status.clone()),
             |r| matches!(r, Some(operation::Result::Error(s)) if s.message == "broken"),
@@ -220,7 +221,7 @@ async fn operations_that_end_wrongly() {
 #[tokio::test]
 async fn an_operation_that_is_forgotten() {
     let rig = Rig::with(ServerConfig::default().with_runner(FnRunner::succeeding())).await;
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     rig.server.faults().arm(Rpc::Execute, Fault::ForgetOperation);
     let mut stream = rig.execution().execute(request(action)).await.unwrap().into_inner();
     let name = stream.next().await.unwrap().unwrap().name;
@@ -244,7 +245,7 @@ async fn a_token_can_be_required() {
 async fn a_fault_that_does_not_apply_fails_the_call() {
     let rig = Rig::new().await;
     rig.server.faults().arm(Rpc::GetActionResult, Fault::ClaimPresent);
-    let action = rig.action(shell("true", &[]), &[]);
+    let action = rig.action(&shell("true", &[]), &[]);
     rig.server.faults().arm(Rpc::GetTree, Fault::CommittedSize(1));
     let root = rig.server.store().put("");
     let tree = v2::GetTreeRequest { root_digest: Some(root.into()), ..Default::default() };
@@ -268,4 +269,43 @@ async fn all_connections_can_be_severed_at_once() {
     }
     rig.server.sever_connections();
     assert!(call.await.is_err());
+}
+
+#[tokio::test]
+async fn trees_with_parts_left_out_and_repeated() {
+    let rig = Rig::new().await;
+    let store = rig.server.store();
+    let directory = |name: &'static str, node| {
+        store.put(reapi_proto::raw::encode_directory([(bytes::Bytes::from_static(name.as_bytes()), node)]).unwrap())
+    };
+    let link = reapi_proto::raw::Node::Symlink { target: bytes::Bytes::from_static(b"t") };
+    let leaf = directory("leaf", link);
+    let middle = directory("middle", reapi_proto::raw::Node::Directory { digest: leaf });
+    let root = directory("root", reapi_proto::raw::Node::Directory { digest: middle });
+    let count = async || {
+        let request = v2::GetTreeRequest { root_digest: Some(root.into()), page_size: 2, ..Default::default() };
+        let pages = rig.cas().get_tree(request).await.unwrap().into_inner();
+        pages.map(|page| page.unwrap().directories.len()).collect::<Vec<_>>().await
+    };
+    assert_eq!(count().await, [2, 1]);
+    rig.server.faults().arm(Rpc::GetTree, Fault::OmitSubtree(middle));
+    assert_eq!(count().await, [1]);
+    rig.server.faults().arm(Rpc::GetTree, Fault::Repeat);
+    assert_eq!(count().await, [2, 2, 1, 1]);
+}
+
+#[tokio::test]
+async fn capabilities_that_are_absent_or_other() {
+    let rig = Rig::new().await;
+    let ask = async || {
+        let mut capabilities = v2::capabilities_client::CapabilitiesClient::new(rig.channel.clone());
+        let answer = capabilities.get_capabilities(v2::GetCapabilitiesRequest::default()).await;
+        answer.map(|r| r.into_inner()).map_err(|s| s.code())
+    };
+    let script = rig.server.faults();
+    script.arm(Rpc::GetCapabilities, Fault::Status(Status::unimplemented("no")));
+    assert_eq!(ask().await, Err(Code::Unimplemented));
+    script.arm(Rpc::GetCapabilities, Fault::Capabilities(Box::default()));
+    assert_eq!(ask().await, Ok(v2::ServerCapabilities::default()));
+    assert!(ask().await.unwrap().cache_capabilities.is_some());
 }

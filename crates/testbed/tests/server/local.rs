@@ -14,7 +14,7 @@ use crate::rig::{Rig, finish, shell, text};
 async fn a_command_reads_inputs_and_leaves_outputs() {
     let rig = Rig::new().await;
     let script = "tr a-z A-Z < in > deep/out && echo said && echo warned >&2 && ln -s out deep/link && mkdir -p d/e && cp in d/e/f";
-    let action = rig.action(shell(script, &["deep/out", "deep/link", "d", "absent"]), &[("in", "text")]);
+    let action = rig.action(&shell(script, &["deep/out", "deep/link", "d", "absent"]), &[("in", "text")]);
     let result = rig.run(action).await.result.unwrap();
     assert_eq!(result.exit_code, 0);
     assert_eq!(result.output_files.len(), 1);
@@ -47,7 +47,7 @@ async fn the_environment_and_directory_are_the_command_s_own() {
     let rig = Rig::new().await;
     let mut command = shell("env > out; pwd >> out", &["out"]);
     command.working_directory = "build/sub".to_owned();
-    let result = rig.run(rig.action(command, &[])).await.result.unwrap();
+    let result = rig.run(rig.action(&command, &[])).await.result.unwrap();
     let out = text(&rig, &result.output_files[0].digest);
     assert_eq!(result.output_files[0].path, "out");
     assert!(out.trim_end().ends_with("/root/build/sub"), "{out}");
@@ -59,16 +59,16 @@ async fn programs_are_found_in_the_command_s_path_only() {
     let rig = Rig::new().await;
     let mut command = shell("true", &[]);
     command.arguments[0] = "sh".to_owned();
-    assert_eq!(rig.run(rig.action(command.clone(), &[])).await.result.unwrap().exit_code, 0);
+    assert_eq!(rig.run(rig.action(&command, &[])).await.result.unwrap().exit_code, 0);
     command.environment_variables.clear();
-    let response = rig.run(rig.action(command, &[])).await;
+    let response = rig.run(rig.action(&command, &[])).await;
     assert_eq!(Code::from_i32(response.status.unwrap().code), Code::InvalidArgument);
 }
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_reported() {
     let rig = Rig::new().await;
-    let run = async |script| rig.run(rig.action(shell(script, &[]), &[])).await.result.unwrap().exit_code;
+    let run = async |script| rig.run(rig.action(&shell(script, &[]), &[])).await.result.unwrap().exit_code;
     assert_eq!(run("exit 7").await, 7);
     assert_eq!(run("kill -TERM $$").await, 128 + 15);
 }
@@ -76,7 +76,7 @@ async fn exit_codes_and_signals_are_reported() {
 #[tokio::test]
 async fn output_paths_must_be_clean() {
     let rig = Rig::new().await;
-    let response = rig.run(rig.action(shell("true", &["../out"]), &[])).await;
+    let response = rig.run(rig.action(&shell("true", &["../out"]), &[])).await;
     assert_eq!(Code::from_i32(response.status.unwrap().code), Code::InvalidArgument);
 }
 
@@ -87,7 +87,7 @@ async fn a_time_limit_ends_the_command_and_keeps_its_output() {
         v2::Action { timeout: Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 }), ..Default::default() };
     // Blocks for ever on a pipe that nobody writes to.
     let script = "echo started; mkfifo pipe; cat pipe";
-    let response = rig.run(rig.action_like(shell(script, &[]), &[], like)).await;
+    let response = rig.run(rig.action_like(&shell(script, &[]), &[], like)).await;
     assert_eq!(Code::from_i32(response.status.unwrap().code), Code::DeadlineExceeded);
     assert_eq!(text(&rig, &response.result.unwrap().stdout_digest), "started\n");
 }
@@ -104,7 +104,7 @@ async fn cancelling_kills_the_command_with_its_children() {
     }
     // The child holds `ended` open for writing for as long as it lives.
     let script = format!("(echo go > {}; mkfifo pipe; cat pipe) > {} & wait", started.display(), ended.display());
-    let action = rig.action(shell(&script, &[]), &[]);
+    let action = rig.action(&shell(&script, &[]), &[]);
     let mut stream = rig.execute(action).await.unwrap();
     let name = stream.next().await.unwrap().unwrap().name;
     let reader = open_to_end(&ended);
@@ -127,7 +127,7 @@ async fn equal_actions_on_equal_inputs_give_equal_results() {
     let second = Rig::new().await;
     let mut outputs = Vec::new();
     for rig in [&first, &second] {
-        let action = rig.action(shell("cat a b > c", &["c"]), &[("a", "1"), ("b", "2")]);
+        let action = rig.action(&shell("cat a b > c", &["c"]), &[("a", "1"), ("b", "2")]);
         let result = rig.run(action).await.result.unwrap();
         outputs.push((action, result.output_files));
     }

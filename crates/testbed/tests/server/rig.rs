@@ -56,13 +56,13 @@ impl Rig {
     }
 
     /// Stores an action that runs `command` on these inputs; returns its digest.
-    pub(crate) fn action(&self, command: v2::Command, inputs: &[(&'static str, &'static str)]) -> Digest {
+    pub(crate) fn action(&self, command: &v2::Command, inputs: &[(&'static str, &'static str)]) -> Digest {
         self.action_like(command, inputs, v2::Action::default())
     }
 
     pub(crate) fn action_like(
         &self,
-        command: v2::Command,
+        command: &v2::Command,
         inputs: &[(&'static str, &'static str)],
         like: v2::Action,
     ) -> Digest {
@@ -73,7 +73,7 @@ impl Rig {
         });
         let root = store.put(encode_directory(entries).unwrap());
         store.put_message(&v2::Action {
-            command_digest: Some(store.put_message(&command).into()),
+            command_digest: Some(store.put_message(command).into()),
             input_root_digest: Some(root.into()),
             ..like
         })
