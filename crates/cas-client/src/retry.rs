@@ -16,6 +16,9 @@ use crate::Error;
 /// its task has noticed; a retry without a pause meets the dead one again.
 const MIN_DELAY: Duration = Duration::from_millis(5);
 
+/// How many different waits jitter makes of one.
+const JITTER_STEPS: u32 = 1024;
+
 /// How persistently a failed call is repeated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RetryPolicy {
@@ -136,7 +139,8 @@ impl Retrier {
             .first_delay
             .saturating_mul(2_u32.saturating_pow(retry.saturating_sub(1)))
             .min(self.policy.max_delay);
-        full.mul_f64(0.5 + self.lock().rng.f64() / 2.0).max(MIN_DELAY)
+        let half = full / 2;
+        half.saturating_add(half / JITTER_STEPS * self.lock().rng.u32(..=JITTER_STEPS)).max(MIN_DELAY)
     }
 }
 
@@ -177,5 +181,114 @@ impl Attempts {
     pub(crate) fn progressed(&mut self) {
         self.in_a_row = 1;
         self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn failure() -> Failure {
+        Failure::retry(Error::new(ErrorKind::Unavailable, "Test", "down"))
+    }
+
+    fn retrier(policy: RetryPolicy) -> Arc<Retrier> {
+        Arc::new(Retrier::new(policy, fastrand::Rng::with_seed(7)))
+    }
+
+    /// The waits until `again` gives up.
+    async fn waits(attempts: &mut Attempts) -> Vec<Duration> {
+        let mut waits = Vec::new();
+        loop {
+            let before = Instant::now();
+            if attempts.again(failure()).await.is_err() {
+                return waits;
+            }
+            waits.push(before.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_double_up_to_a_limit_with_jitter() {
+        let policy = RetryPolicy { max_attempts: 8, max_delay: Duration::from_secs(1), ..RetryPolicy::default() };
+        let waits = waits(&mut retrier(policy).attempts()).await;
+        let full = [100, 200, 400, 800, 1000, 1000, 1000].map(Duration::from_millis);
+        assert_eq!(waits.len(), full.len());
+        for (wait, full) in waits.iter().zip(full) {
+            // The timer's resolution is a millisecond.
+            assert!(*wait >= full / 2 && *wait <= full + Duration::from_millis(1), "{wait:?} of {full:?}");
+        }
+        assert!(waits[4] != waits[5], "jittered");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn elapsed_time_ends_it_before_the_count_does() {
+        let policy = RetryPolicy { max_attempts: 1000, max_elapsed: Duration::from_secs(20), ..RetryPolicy::default() };
+        let begun = Instant::now();
+        let retrier = retrier(policy);
+        assert!(waits(&mut retrier.attempts()).await.len() > 3);
+        assert!(begun.elapsed() <= Duration::from_secs(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_services_own_wait_wins_unless_it_is_too_long() {
+        let retrier = retrier(RetryPolicy::default());
+        let ask =
+            |seconds| Failure { verdict: Verdict::Retry { at_least: Some(Duration::from_secs(seconds)) }, ..failure() };
+        let mut attempts = retrier.attempts();
+        let begun = Instant::now();
+        attempts.again(ask(30)).await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_secs(30));
+        let begun = Instant::now();
+        let error = attempts.again(ask(31)).await.unwrap_err();
+        assert_eq!(begun.elapsed(), Duration::ZERO, "no use in waiting for what will not be tried");
+        assert!(error.to_string().contains("after 2 attempts"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_starts_everything_afresh() {
+        let policy = RetryPolicy { max_attempts: 2, max_elapsed: Duration::from_secs(1), ..RetryPolicy::default() };
+        let retrier = retrier(policy);
+        let mut attempts = retrier.attempts();
+        for _ in 0..20 {
+            attempts.again(failure()).await.unwrap();
+            attempts.progressed();
+        }
+        assert_eq!(waits(&mut attempts).await.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fatal_failures_end_it_at_once() {
+        let retrier = retrier(RetryPolicy::default());
+        let error = Error::new(ErrorKind::Denied, "Test", "no");
+        assert_eq!(retrier.attempts().again(error.into()).await.unwrap_err().to_string(), "denied: Test: no");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_is_shared_and_earned_back() {
+        let retrier = retrier(RetryPolicy { budget: 5, ..RetryPolicy::default() });
+        assert_eq!(waits(&mut retrier.attempts()).await.len(), 4, "all that the policy has");
+        assert_eq!(waits(&mut retrier.attempts()).await.len(), 1, "all that the budget has left");
+        assert_eq!(waits(&mut retrier.attempts()).await.len(), 0);
+        for _ in 0..100 {
+            retrier.succeeded();
+        }
+        assert_eq!(waits(&mut retrier.attempts()).await.len(), 4);
+        assert_eq!(waits(&mut retrier.attempts()).await.len(), 1, "never more than the budget");
+    }
+
+    #[test]
+    fn extreme_policies_do_not_overflow() {
+        let policy = RetryPolicy {
+            max_attempts: u32::MAX,
+            first_delay: Duration::MAX,
+            max_delay: Duration::MAX,
+            max_elapsed: Duration::MAX,
+            budget: u32::MAX,
+        };
+        assert!(retrier(policy).delay(u32::MAX) >= Duration::MAX / 2);
+        let policy = RetryPolicy { first_delay: Duration::ZERO, ..RetryPolicy::default() };
+        assert_eq!(retrier(policy).delay(1), MIN_DELAY);
     }
 }

@@ -223,6 +223,7 @@ impl Watch {
         let Event { name, stage, end } = event;
         if !name.is_empty() && self.operation.as_ref() != Some(&name) {
             self.operation = Some(name.clone());
+            self.attempts.progressed();
             self.updates.push_back(ExecutionUpdate::Accepted { operation: name });
         }
         if let Some(stage) = stage.filter(|s| self.stage != Some(*s)) {
