@@ -11,6 +11,7 @@ mod commands;
 mod connect;
 mod failure;
 mod files;
+mod graph;
 mod output;
 mod progress;
 

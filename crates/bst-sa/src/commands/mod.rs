@@ -2,6 +2,7 @@
 
 mod doctor;
 mod exec;
+mod show;
 
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Exec(args) => exec::run(args).await,
+        Command::Show(args) => show::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bst-sa", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
