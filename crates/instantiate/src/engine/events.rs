@@ -1,0 +1,78 @@
+//! What the build does meanwhile.
+
+use overlay::TreeKind;
+use reapi_proto::Digest;
+
+use super::Priming;
+use super::runs::{Run, Stage};
+use super::tables::{ActId, State};
+use super::task::Tasks;
+use crate::event::Event;
+use crate::skip::{Skip, SkipKind};
+
+pub(super) fn cancelled() -> Skip {
+    Skip::new(SkipKind::Cancelled, "priming was cancelled")
+}
+
+impl Priming {
+    pub(super) fn take_event(&mut self, event: Event) {
+        match event {
+            _ if self.cancelled => {}
+            Event::SourcesAvailable { element, root } => self.tree_available(&element, TreeKind::Sources, root),
+            Event::ArtifactAvailable { element, root } => self.tree_available(&element, TreeKind::Artifact, root),
+            Event::BuildReached { element } => self.build_reached(&element),
+            Event::Cancel => self.cancel(),
+        }
+    }
+
+    fn tree_available(&mut self, element: &str, kind: TreeKind, root: Digest) {
+        if root.function() != self.services.blobs.digest_function() {
+            tracing::warn!(element, %root, "an event with a digest of another function than the store's is ignored");
+            return;
+        }
+        let owner = self.tables.owner(element);
+        self.learn_root(owner, kind, root);
+    }
+
+    fn build_reached(&mut self, element: &str) {
+        let owner = self.tables.owner(element);
+        if std::mem::replace(&mut self.tables[owner].reached, true) {
+            return;
+        }
+        for id in self.tables[owner].acts.clone() {
+            let goes_on = self
+                .run_of(id)
+                .is_some_and(|run| run.is_over() || run.running.as_ref().is_some_and(|running| running.executing));
+            let skip = || Skip::new(SkipKind::BuildReached, format!("the build reached {element} first"));
+            match &self.tables[id].state {
+                State::Waiting | State::Preparing => self.give_up(id, skip()),
+                State::Adapted if !goes_on => self.give_up(id, skip()),
+                State::Unchanged if !goes_on => self.unsubscribe(id),
+                State::Adapted | State::Unchanged | State::Dropped(_) => {}
+            }
+        }
+    }
+
+    fn run_of(&self, id: ActId) -> Option<&Run> {
+        self.runs.table.get(&self.tables[id].run?)
+    }
+
+    fn cancel(&mut self) {
+        self.cancelled = true;
+        // Whatever is being read, written or looked up is of no use any more.
+        self.tasks = Tasks { executions: std::mem::take(&mut self.tasks.executions), ..Tasks::default() };
+        for id in self.tables.act_ids() {
+            let over = self.run_of(id).is_some_and(Run::is_over);
+            match &self.tables[id].state {
+                State::Waiting | State::Preparing => self.give_up(id, cancelled()),
+                State::Adapted if !over => self.give_up(id, cancelled()),
+                State::Unchanged if !over => self.unsubscribe(id),
+                State::Adapted | State::Unchanged | State::Dropped(_) => {}
+            }
+        }
+        let running = self.runs.table.iter().filter(|(_, run)| run.stage == Stage::Running);
+        for digest in running.map(|(digest, _)| *digest).collect::<Vec<Digest>>() {
+            self.withdraw(digest);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The report.
+
+use std::time::Duration;
+
+use overlay::Standing;
+use overlay::graph::Element;
+use rustc_hash::FxHashMap;
+
+use super::Priming;
+use super::runs::{Ended, Stage};
+use super::tables::{ActId, Gate, RowId, State};
+use crate::lookup::{Fit, Loaded};
+use crate::report::{ActionReport, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
+use crate::skip::{Skip, SkipKind};
+
+/// Origins that a reason names; the others are counted.
+const NAMED: usize = 3;
+
+impl Priming {
+    /// What became of everything.
+    pub(super) fn finish(mut self: Box<Self>, elements: &[&Element], loaded: Vec<Result<Loaded, Skip>>) -> Report {
+        let mut totals = std::mem::take(&mut self.totals);
+        let mut rows = self.tables.row_ids();
+        let mut reports = Vec::with_capacity(elements.len());
+        for (element, loaded) in elements.iter().zip(loaded) {
+            let (record, actions) = match loaded {
+                Err(skip) => (RecordReport::None(skip), Vec::new()),
+                Ok(loaded) => match rows.next() {
+                    Some(row) => (self.record_report(row, &loaded), self.actions_of(row, &loaded)),
+                    None => continue,
+                },
+            };
+            let report = ElementReport { name: element.name.clone(), record, actions };
+            totals.add(&report);
+            reports.push(report);
+        }
+        Report { elements: reports, totals }
+    }
+
+    fn record_report(&self, row: RowId, loaded: &Loaded) -> RecordReport {
+        match (&loaded.fit, &self.tables[row].gate) {
+            (_, Gate::Closed(skip)) | (Fit::Refused(skip), _) => RecordReport::None(skip.clone()),
+            (Fit::Exact, _) => RecordReport::Exact,
+            (Fit::Nearest | Fit::Undecided, _) => RecordReport::Nearest,
+        }
+    }
+
+    fn actions_of(&self, row: RowId, loaded: &Loaded) -> Vec<ActionReport> {
+        let unusable = loaded.unusable.iter().map(|(base, reason)| ActionReport {
+            base: *base,
+            outcome: Outcome::Dropped,
+            adapted: None,
+            reason: Some(reason.clone()),
+            skip: Some(SkipKind::BaseMissing),
+            guess: false,
+            execution: ExecutionReport::NotRun,
+            recorded_duration: None,
+        });
+        let mut waits = FxHashMap::default();
+        let acts = self.tables[row].acts.iter().flatten();
+        acts.map(|id| self.action_report(*id, &mut waits)).chain(unusable).collect()
+    }
+
+    fn action_report(&self, id: ActId, waits: &mut Waits) -> ActionReport {
+        let act = &self.tables[id];
+        let run = act.run.and_then(|digest| self.runs.table.get(&digest));
+        let (outcome, skip) = match &act.state {
+            State::Waiting | State::Preparing => (Outcome::Deferred, None),
+            State::Unchanged => (Outcome::Unchanged, None),
+            State::Adapted => (Outcome::Adapted, None),
+            State::Dropped(skip) => (Outcome::Dropped, Some(skip)),
+        };
+        let execution = run.map_or(ExecutionReport::NotRun, super::runs::Run::report);
+        let reason = match (outcome, skip) {
+            (Outcome::Deferred, _) => Some(self.waits_for(id, waits)),
+            (_, Some(skip)) => Some(skip.reason.clone()),
+            _ => match run.map(|run| &run.stage) {
+                Some(Stage::Done(Ended::Failed(reason))) => Some(reason.clone()),
+                _ => run.and_then(|run| Some(run.refusal.as_ref()?.reason.clone())),
+            },
+        };
+        ActionReport {
+            base: act.base,
+            outcome,
+            adapted: act.adapted,
+            reason,
+            skip: skip.map(|skip| skip.kind),
+            guess: act.guess && matches!(outcome, Outcome::Adapted | Outcome::Unchanged),
+            execution,
+            recorded_duration: act.duration,
+        }
+    }
+
+    /// Why an action is deferred. Actions with the same input tree wait for the same.
+    fn waits_for(&self, id: ActId, waits: &mut Waits) -> String {
+        let act = &self.tables[id];
+        let row = &self.tables[act.row];
+        let record = row.adaptation.record();
+        if matches!(row.gate, Gate::Undecided) {
+            return "waits for the sources of its element, which decide whether the record fits".to_owned();
+        }
+        let action = record.action(act.id);
+        let inputs =
+            (action.root.map(overlay::LevelId::index), action.properties.iter().map(|p| p.input.index()).collect());
+        if let Some(reason) = waits.get(&inputs) {
+            return reason.clone();
+        }
+        let reason = match row.adaptation.standing(act.id) {
+            Standing::Waiting { on } => {
+                let named: Vec<String> = on.iter().take(NAMED).map(|id| record.describe(record.origin(*id))).collect();
+                let more = match on.len().saturating_sub(NAMED) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("waits for {}{more}", named.join(", "))
+            }
+            Standing::Lost { .. } | Standing::Ready { .. } => "was not finished".to_owned(),
+        };
+        waits.insert(inputs, reason.clone());
+        reason
+    }
+}
+
+/// Reasons by what an action's inputs are: the root level and the properties' inputs.
+type Waits = FxHashMap<(Option<usize>, Vec<usize>), String>;
+
+impl Totals {
+    fn add(&mut self, element: &ElementReport) {
+        self.elements += 1;
+        match &element.record {
+            RecordReport::Exact | RecordReport::Nearest => self.records += 1,
+            RecordReport::None(skip) => *self.skips.entry(skip.kind).or_default() += 1,
+        }
+        for action in &element.actions {
+            self.actions += 1;
+            *match action.outcome {
+                Outcome::Unchanged => &mut self.unchanged,
+                Outcome::Adapted => &mut self.adapted,
+                Outcome::Deferred => &mut self.deferred,
+                Outcome::Dropped => &mut self.dropped,
+            } += 1;
+            if let Some(kind) = action.skip {
+                *self.skips.entry(kind).or_default() += 1;
+            }
+            let adapted = action.outcome == Outcome::Adapted;
+            self.guesses += u64::from(adapted && action.guess);
+            let primed = match action.execution {
+                ExecutionReport::NotRun => continue,
+                ExecutionReport::Cached => (&mut self.cached, true),
+                ExecutionReport::Executed => (&mut self.executed, true),
+                ExecutionReport::Submitted => (&mut self.submitted, false),
+                ExecutionReport::Failed(_) => (&mut self.failed, false),
+            };
+            *primed.0 += 1;
+            if adapted && primed.1 {
+                self.primed = self.primed.saturating_add(action.recorded_duration.unwrap_or(Duration::ZERO));
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The engine: one task that reacts to events and to answers of services.
+//!
+//! State changes happen between awaits, in plain functions; everything that
+//! waits for a service is a task in [`task::Tasks`], of which there is at most
+//! one of each kind (executions apart), so that whatever becomes due in the
+//! meantime goes together in the next one.
+
+mod events;
+mod facts;
+mod finish;
+mod order;
+mod outputs;
+mod runs;
+mod submit;
+mod tables;
+mod task;
+mod workshop;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use overlay::TreeKind;
+use overlay::graph::{Element, Graph};
+use reapi_proto::{Digest, DigestFunction};
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::event::Event;
+use crate::lookup::{GraphRecords, Loaded, RecordIndex, load};
+use crate::observer::{Observer, Progress};
+use crate::options::Options;
+use crate::report::{Report, Totals};
+use crate::services::Services;
+use crate::skip::Skip;
+use facts::TreeLookup;
+use runs::Runs;
+use submit::Submissions;
+use tables::{ActId, RowId, State, Tables};
+use task::{Done, Tasks};
+use workshop::Workshop;
+
+/// Why an engine cannot start. Nothing that happens later is an error.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SetupError {
+    /// [`Options::jobs`] is 0.
+    #[error("the number of jobs is 0; at least 1 is needed to execute anything")]
+    NoJobs,
+    /// The store cannot hold what the graph names.
+    #[error("the graph has {graph} digests, the store has {store} digests")]
+    DigestFunction {
+        /// The graph's.
+        graph: DigestFunction,
+        /// The store's.
+        store: DigestFunction,
+    },
+    /// An element was asked for that the graph does not have.
+    #[error("the graph has no element {0:?}")]
+    UnknownElement(String),
+}
+
+/// Primes an action cache with adapted versions of recorded actions.
+///
+/// Made with [`new`](Self::new), adjusted with the `with_` methods, and used
+/// up by [`run`](Self::run).
+pub struct Engine {
+    services: Services,
+    graph: Arc<Graph>,
+    options: Options,
+    records: Arc<dyn RecordIndex>,
+    observer: Option<Arc<dyn Observer>>,
+    elements: Option<Vec<String>>,
+}
+
+impl Engine {
+    /// An engine for all elements of `graph`, with default options and the records that the graph names.
+    #[must_use]
+    pub fn new(services: Services, graph: Arc<Graph>) -> Self {
+        Self {
+            services,
+            graph,
+            options: Options::default(),
+            records: Arc::new(GraphRecords),
+            observer: None,
+            elements: None,
+        }
+    }
+
+    /// Works with these options.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Takes records from this index.
+    #[must_use]
+    pub fn with_records(mut self, records: Arc<dyn RecordIndex>) -> Self {
+        self.records = records;
+        self
+    }
+
+    /// Reports progress to this observer.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Primes the actions of these elements only. The rest of the graph still
+    /// tells what their inputs are.
+    #[must_use]
+    pub fn with_elements(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.elements = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Runs on what the graph says, without any event.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_static(self) -> Result<Report, SetupError> {
+        self.run(unbounded_channel().1).await
+    }
+
+    /// Runs until `events` is closed and nothing is under way that could lead
+    /// to more, or until [`Event::Cancel`].
+    ///
+    /// Dropping the future stops everything at once; executions that were
+    /// requested by then go on at the service.
+    ///
+    /// # Errors
+    /// [`SetupError`], before anything is done. Whatever goes wrong later is in the report.
+    pub async fn run(self, mut events: UnboundedReceiver<Event>) -> Result<Report, SetupError> {
+        let Self { services, graph, options, records, observer, elements } = self;
+        let elements = chosen(&graph, elements)?;
+        check(&services, &graph, &options)?;
+        let mut early = Vec::new();
+        let mut open = true;
+        let loaded = {
+            let loading = load(&*services.blobs, &*records, &elements, options.lookup);
+            let mut loading = std::pin::pin!(loading);
+            loop {
+                tokio::select! {
+                    biased;
+                    event = events.recv(), if open => match event {
+                        Some(Event::Cancel) => break cancelled(&elements),
+                        Some(event) => early.push(event),
+                        None => open = false,
+                    },
+                    loaded = &mut loading => break loaded,
+                }
+            }
+        };
+        let mut priming = Box::new(Priming::new(services, options, observer, &graph, &elements, &loaded));
+        priming.begin(&graph);
+        for event in early {
+            priming.take_event(event);
+        }
+        priming.go_on(&mut events, open).await;
+        Ok(priming.finish(&elements, loaded))
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { services, graph, options, records, observer: _, elements } = self;
+        f.debug_struct("Engine")
+            .field("services", services)
+            .field("graph", &graph.len())
+            .field("options", options)
+            .field("records", records)
+            .field("elements", elements)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The elements asked for, in topological order.
+fn chosen(graph: &Graph, names: Option<Vec<String>>) -> Result<Vec<&Element>, SetupError> {
+    let Some(names) = names else { return Ok(graph.elements().collect()) };
+    if let Some(unknown) = names.iter().find(|name| graph.get(name).is_none()) {
+        return Err(SetupError::UnknownElement(unknown.clone()));
+    }
+    let names: rustc_hash::FxHashSet<String> = names.into_iter().collect();
+    Ok(graph.elements().filter(|element| names.contains(&element.name)).collect())
+}
+
+fn check(services: &Services, graph: &Graph, options: &Options) -> Result<(), SetupError> {
+    if options.jobs == 0 {
+        return Err(SetupError::NoJobs);
+    }
+    let (graph, store) = (graph.digest_function(), services.blobs.digest_function());
+    if graph != store {
+        return Err(SetupError::DigestFunction { graph, store });
+    }
+    Ok(())
+}
+
+fn cancelled(elements: &[&Element]) -> Vec<Result<Loaded, Skip>> {
+    elements.iter().map(|_| Err(events::cancelled())).collect()
+}
+
+/// A run of the engine.
+struct Priming {
+    services: Services,
+    options: Options,
+    observer: Option<Arc<dyn Observer>>,
+    tables: Tables,
+    /// Records with facts that nobody has looked at.
+    dirty: Vec<RowId>,
+    /// Actions to be judged again.
+    touched: Vec<ActId>,
+    /// Paths to be looked up in current trees.
+    lookups: Vec<TreeLookup>,
+    looking_up: bool,
+    workshop: Workshop,
+    /// Every message and directory that adapting made.
+    made: FxHashMap<Digest, Bytes>,
+    runs: Runs,
+    submissions: Submissions,
+    tasks: Tasks,
+    progress: Progress,
+    totals: Totals,
+    cancelled: bool,
+}
+
+impl Priming {
+    fn new(
+        services: Services,
+        options: Options,
+        observer: Option<Arc<dyn Observer>>,
+        graph: &Graph,
+        elements: &[&Element],
+        loaded: &[Result<Loaded, Skip>],
+    ) -> Self {
+        let names = elements.iter().map(|element| element.name.as_str());
+        let records = names.zip(loaded).filter_map(|(name, loaded)| Some((name, loaded.as_ref().ok()?)));
+        let tables = Tables::new(graph, records);
+        let actions = tables.acts.len() as u64;
+        Self {
+            services,
+            options,
+            observer,
+            dirty: tables.row_ids().collect(),
+            touched: tables.act_ids().collect(),
+            tables,
+            lookups: Vec::new(),
+            looking_up: false,
+            workshop: Workshop::default(),
+            made: FxHashMap::default(),
+            runs: Runs::default(),
+            submissions: Submissions::default(),
+            tasks: Tasks::default(),
+            progress: Progress { actions, waiting: actions, ..Progress::default() },
+            totals: Totals::default(),
+            cancelled: false,
+        }
+    }
+
+    /// Takes in what the graph says.
+    fn begin(&mut self, graph: &Graph) {
+        for element in graph.elements() {
+            let owner = self.tables.owner(&element.name);
+            if let Some(root) = element.sources {
+                self.learn_root(owner, TreeKind::Sources, root);
+            }
+            if let Some(root) = element.artifact.filter(|_| element.is_current()) {
+                self.learn_root(owner, TreeKind::Artifact, root);
+            }
+        }
+    }
+
+    async fn go_on(&mut self, events: &mut UnboundedReceiver<Event>, mut open: bool) {
+        loop {
+            let more = self.work();
+            if (self.cancelled || !open) && !more && self.tasks.is_empty() {
+                break;
+            }
+            let Tasks { futures, executions } = &mut self.tasks;
+            tokio::select! {
+                biased;
+                event = events.recv(), if open => match event {
+                    Some(event) => self.take_event(event),
+                    None => open = false,
+                },
+                Some(done) = futures.next(), if !futures.is_empty() => self.take(done),
+                Some(news) = executions.next(), if !executions.is_empty() => self.take_news(news),
+                () = tokio::task::yield_now(), if more => {}
+            }
+        }
+    }
+
+    /// Does what can be done without waiting. Says whether there is more of it.
+    fn work(&mut self) -> bool {
+        let before = self.progress;
+        if !self.cancelled {
+            self.settle();
+            self.adapt_some();
+            self.settle();
+            self.start_lookups();
+            self.start_batch();
+            self.start_checks();
+            self.start_upload();
+            self.start_executions();
+        }
+        if self.progress != before
+            && let Some(observer) = &self.observer
+        {
+            observer.progress(&self.progress);
+        }
+        !self.cancelled && (self.workshop.has_work() || !self.dirty.is_empty() || !self.touched.is_empty())
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Facts(found) => self.looked_up(found),
+            Done::Prepared(fetched) => self.prepared(fetched),
+            Done::Bases(fetched) => self.read_bases(fetched),
+            Done::Checked(answers) => self.checked(answers),
+            Done::Verified(answers) => self.verified(answers),
+            Done::Uploaded { runs, blobs, outcome } => self.uploaded(runs, blobs, outcome),
+            Done::Restored { run, outcome } => self.restored(run, outcome),
+            Done::Outputs { run, outputs } => self.take_outputs(run, outputs),
+            Done::Cancelled => {}
+        }
+    }
+
+    /// The one place where an action's state changes.
+    fn set_state(&mut self, id: ActId, state: State) {
+        let count = |progress: &mut Progress, state: &State, by: i64| {
+            let counter = match state {
+                State::Waiting => &mut progress.waiting,
+                State::Preparing => &mut progress.preparing,
+                State::Unchanged => &mut progress.unchanged,
+                State::Adapted => &mut progress.adapted,
+                State::Dropped(_) => &mut progress.dropped,
+            };
+            *counter = counter.saturating_add_signed(by);
+        };
+        let current = &mut self.tables[id].state;
+        count(&mut self.progress, current, -1);
+        count(&mut self.progress, &state, 1);
+        *current = state;
+    }
+}

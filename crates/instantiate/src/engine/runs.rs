@@ -1,0 +1,380 @@
+//! Distinct actions whose results are wanted: looked up, executed if need be, and confirmed.
+//!
+//! A run is named by its Action's digest, so that whatever number of recorded
+//! actions come out as the same action, it is looked up and submitted once.
+
+use std::sync::Arc;
+
+use cas_client::{Lookup, Output, outputs};
+use futures_util::stream::AbortHandle;
+use reapi_proto::Digest;
+use reapi_proto::raw::Node;
+use reapi_proto::v2::ActionResult;
+use rustc_hash::FxHashMap;
+
+use super::Priming;
+use super::order::Place;
+use super::outputs::Outputs;
+use super::tables::{ActId, State, Told};
+use super::task::{Done, Fetched, fetch, look_up_results};
+use super::workshop::do_not_cache;
+use crate::report::ExecutionReport;
+use crate::skip::{Skip, SkipKind};
+
+/// Results looked up at a time. One look-up is a round trip of its own.
+const LOOKUP_BATCH: usize = 1024;
+
+/// What an adapted action consists of, apart from its own message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recipe {
+    pub(super) input_root: Digest,
+    /// The Command, if it is new.
+    pub(super) command: Option<Digest>,
+}
+
+/// An action whose result is wanted.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Those that it is wanted for. A run that nobody wants is not submitted.
+    pub(super) acts: Vec<ActId>,
+    pub(super) place: Place,
+    /// `None` for an action as recorded: nothing of it is ours.
+    pub(super) recipe: Option<Recipe>,
+    pub(super) stage: Stage,
+    /// How often missing inputs were supplied.
+    pub(super) rounds: u32,
+    pub(super) running: Option<Running>,
+    /// Why it gives no result.
+    pub(super) refusal: Option<Skip>,
+    outputs: Option<Arc<Outputs>>,
+}
+
+/// How far a run is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// In no queue.
+    Idle,
+    /// To be looked up in the action cache.
+    Check,
+    /// The base Action is read, to see whether it may be executed again.
+    Base,
+    /// Waits to be allowed and uploaded.
+    Admit,
+    /// Being uploaded.
+    Uploading,
+    /// Waits for a free job.
+    Submit,
+    /// Requested.
+    Running,
+    /// Missing inputs are being supplied.
+    Restoring,
+    /// Done; its result is looked up once more.
+    Verify,
+    /// Nothing more will be done.
+    Done(Ended),
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Ended {
+    Cached,
+    Executed,
+    Submitted,
+    /// It gave no result that can be used.
+    Failed(String),
+    /// It was not tried.
+    Skipped,
+}
+
+/// A requested execution.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) watch: AbortHandle,
+    pub(super) operation: Option<String>,
+    /// The service says that it executes, not only that it is queued.
+    pub(super) executing: bool,
+    /// To be cancelled as soon as the operation's name is known.
+    pub(super) unwanted: bool,
+}
+
+/// All runs, and those that wait for a look-up.
+#[derive(Default)]
+pub(super) struct Runs {
+    pub(super) table: FxHashMap<Digest, Run>,
+    check: Vec<Digest>,
+    checking: bool,
+    bases: Vec<Digest>,
+    verify: Vec<Digest>,
+    verifying: bool,
+}
+
+impl Run {
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Verify | Stage::Done(_))
+    }
+
+    pub(super) fn report(&self) -> ExecutionReport {
+        match &self.stage {
+            Stage::Done(Ended::Cached) => ExecutionReport::Cached,
+            Stage::Done(Ended::Executed) => ExecutionReport::Executed,
+            Stage::Done(Ended::Submitted) => ExecutionReport::Submitted,
+            Stage::Done(Ended::Failed(reason)) => ExecutionReport::Failed(reason.clone()),
+            _ => ExecutionReport::NotRun,
+        }
+    }
+}
+
+impl Priming {
+    /// An action as recorded: its result may have been evicted.
+    pub(super) fn subscribe_base(&mut self, id: ActId) {
+        self.subscribe(id, self.tables[id].base, None);
+    }
+
+    /// An action wants this run's result.
+    pub(super) fn subscribe(&mut self, id: ActId, digest: Digest, recipe: Option<Recipe>) {
+        let place = Place::of(&self.tables, id);
+        let run = self.runs.table.entry(digest).or_insert_with(|| Run {
+            acts: Vec::new(),
+            place,
+            recipe: None,
+            stage: Stage::Idle,
+            rounds: 0,
+            running: None,
+            refusal: None,
+            outputs: None,
+        });
+        run.acts.push(id);
+        run.place = run.place.min(place);
+        run.recipe = run.recipe.or(recipe);
+        if let Some(running) = &mut run.running {
+            running.unwanted = false;
+        }
+        let refusal = run.refusal.clone().filter(|_| self.tables[id].state == State::Adapted);
+        let idle = run.stage == Stage::Idle;
+        if idle {
+            run.stage = Stage::Check;
+            self.runs.check.push(digest);
+        }
+        self.tables[id].run = Some(digest);
+        if let Some(skip) = refusal {
+            self.give_up(id, skip);
+        } else if !idle {
+            self.deliver(digest, Some(id));
+        }
+    }
+
+    /// An action does not want its run's result any more.
+    pub(super) fn unsubscribe(&mut self, id: ActId) {
+        let Some(digest) = self.tables[id].run.take() else { return };
+        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        run.acts.retain(|act| *act != id);
+        if run.acts.is_empty() {
+            self.withdraw(digest);
+        }
+    }
+
+    /// Keeps the connection to a run that is over, for the report.
+    pub(super) fn unsubscribe_unless_done(&mut self, id: ActId) {
+        let run = self.tables[id].run.and_then(|digest| self.runs.table.get(&digest));
+        if run.is_some_and(|run| !run.is_over()) {
+            self.unsubscribe(id);
+        }
+    }
+
+    /// Starts the look-ups that are due.
+    pub(super) fn start_checks(&mut self) {
+        if !self.runs.bases.is_empty() {
+            let needs = std::mem::take(&mut self.runs.bases);
+            let blobs = Arc::clone(&self.services.blobs);
+            self.tasks.push(async move { Done::Bases(fetch(blobs, needs).await) });
+        }
+        if !self.runs.checking {
+            let due = self.due(|runs| &mut runs.check, &Stage::Check);
+            if !due.is_empty() {
+                self.runs.checking = true;
+                let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
+                self.tasks.push(async move { Done::Checked(look_up_results(cache, blobs, due).await) });
+            }
+        }
+        if !self.runs.verifying {
+            let due = self.due(|runs| &mut runs.verify, &Stage::Verify);
+            if !due.is_empty() {
+                self.runs.verifying = true;
+                let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
+                self.tasks.push(async move { Done::Verified(look_up_results(cache, blobs, due).await) });
+            }
+        }
+    }
+
+    /// Takes a batch off a queue; what nobody wants any more is left idle.
+    fn due(&mut self, queue: fn(&mut Runs) -> &mut Vec<Digest>, stage: &Stage) -> Vec<Digest> {
+        let mut due = Vec::new();
+        while due.len() < LOOKUP_BATCH {
+            let Some(digest) = queue(&mut self.runs).pop() else { break };
+            let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == *stage) else { continue };
+            if run.acts.is_empty() && *stage == Stage::Check {
+                run.stage = Stage::Idle;
+            } else {
+                due.push(digest);
+            }
+        }
+        due
+    }
+
+    pub(super) fn checked(&mut self, answers: Vec<(Digest, Result<Lookup, Skip>)>) {
+        self.runs.checking = false;
+        for (digest, answer) in answers {
+            let Some(run) = self.runs.table.get(&digest) else { continue };
+            let as_recorded = run.recipe.is_none();
+            match answer {
+                Err(skip) => self.fail(digest, &skip),
+                Ok(Lookup::Hit(result)) if result.exit_code != 0 && !as_recorded => {
+                    self.failed_command(digest, result.exit_code, "in the action cache");
+                }
+                Ok(Lookup::Hit(result)) => {
+                    self.end(digest, Ended::Cached);
+                    self.take_result(digest, &result);
+                }
+                Ok(Lookup::Miss | Lookup::Dangling { .. }) if self.services.execution.is_none() => {
+                    self.end(digest, Ended::Skipped);
+                }
+                Ok(Lookup::Miss | Lookup::Dangling { .. }) if as_recorded => self.check_base(digest),
+                Ok(Lookup::Miss | Lookup::Dangling { .. }) => self.admit(digest),
+            }
+        }
+    }
+
+    /// Whether an action as recorded, whose result is gone, may be executed again.
+    fn check_base(&mut self, digest: Digest) {
+        match self.workshop.bases.get(&digest) {
+            None => {
+                self.set_stage(digest, Stage::Base);
+                self.runs.bases.push(digest);
+            }
+            Some(Ok(base)) if base.do_not_cache() => self.fail(digest, &do_not_cache()),
+            Some(Ok(_)) => self.admit(digest),
+            Some(Err(skip)) => {
+                let skip = Skip { reason: format!("its result is gone, and the action: {}", skip.reason), ..*skip };
+                self.fail(digest, &skip);
+            }
+        }
+    }
+
+    pub(super) fn read_bases(&mut self, fetched: Fetched) {
+        let digests: Vec<Digest> = fetched.iter().map(|(digest, _)| *digest).collect();
+        self.workshop.take_bases(fetched);
+        for digest in digests {
+            self.check_base(digest);
+        }
+    }
+
+    pub(super) fn verified(&mut self, answers: Vec<(Digest, Result<Lookup, Skip>)>) {
+        self.runs.verifying = false;
+        for (digest, answer) in answers {
+            let ended = match answer {
+                Ok(Lookup::Hit(result)) if result.exit_code == 0 => Ended::Executed,
+                Ok(Lookup::Hit(result)) => {
+                    Ended::Failed(format!("the action cache has exit code {}", result.exit_code))
+                }
+                Ok(Lookup::Miss) => Ended::Failed("the service did not keep the result".to_owned()),
+                Ok(Lookup::Dangling { missing }) => {
+                    Ended::Failed(format!("{} of its outputs are not in the store", missing.len()))
+                }
+                Err(skip) => Ended::Failed(skip.reason),
+            };
+            self.end(digest, ended);
+        }
+    }
+
+    /// An execution is done, with a result that is to be confirmed.
+    pub(super) fn completed(&mut self, digest: Digest, result: &ActionResult) {
+        if result.exit_code != 0 {
+            return self.failed_command(digest, result.exit_code, "when executed");
+        }
+        self.set_stage(digest, Stage::Verify);
+        self.runs.verify.push(digest);
+        self.take_result(digest, result);
+    }
+
+    /// Lets the outputs of a result be known.
+    fn take_result(&mut self, digest: Digest, result: &ActionResult) {
+        let outputs = match outputs(result) {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                tracing::warn!(action = %digest, %error, "the result is malformed");
+                Vec::new()
+            }
+        };
+        match Outputs::without_directories(&outputs) {
+            Some(outputs) => self.take_outputs(digest, outputs),
+            None => self.read_outputs(digest, outputs),
+        }
+    }
+
+    fn read_outputs(&self, run: Digest, outputs: Vec<Output>) {
+        let blobs = Arc::clone(&self.services.blobs);
+        self.tasks.push(async move { Done::Outputs { run, outputs: Outputs::read(blobs, outputs).await } });
+    }
+
+    pub(super) fn take_outputs(&mut self, digest: Digest, outputs: Outputs) {
+        if let Some(run) = self.runs.table.get_mut(&digest) {
+            run.outputs = Some(Arc::new(outputs));
+            self.deliver(digest, None);
+        }
+    }
+
+    /// Tells the consumers of one subscriber, or of all, what a run made.
+    fn deliver(&mut self, digest: Digest, only: Option<ActId>) {
+        let Some(run) = self.runs.table.get(&digest) else { return };
+        let told = match (&run.outputs, &run.stage) {
+            (Some(_), _) => Told::OutputsOf(digest),
+            (None, Stage::Done(Ended::Failed(_))) => Told::Lost,
+            _ => return,
+        };
+        let acts = only.map_or_else(|| run.acts.clone(), |act| vec![act]);
+        for act in acts {
+            if self.tables[act].state == State::Adapted {
+                self.tell(act, told);
+            }
+        }
+    }
+
+    /// The output of a run at a path.
+    pub(super) fn output(&self, run: &Digest, path: &[u8]) -> Option<Node> {
+        self.runs.table.get(run)?.outputs.as_ref()?.find(path)
+    }
+
+    fn failed_command(&mut self, digest: Digest, exit_code: i32, place: &str) {
+        self.end(digest, Ended::Failed(format!("exit code {exit_code} {place}")));
+        self.deliver(digest, None);
+    }
+
+    /// A run cannot, or should not, give a result.
+    pub(super) fn fail(&mut self, digest: Digest, skip: &Skip) {
+        let tried = matches!(skip.kind, SkipKind::Service | SkipKind::MissingInputs | SkipKind::BaseMissing);
+        self.end(digest, if tried { Ended::Failed(skip.reason.clone()) } else { Ended::Skipped });
+        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        run.refusal = Some(skip.clone());
+        for act in run.acts.clone() {
+            if self.tables[act].state == State::Adapted {
+                self.give_up(act, skip.clone());
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, digest: Digest, ended: Ended) {
+        if matches!(ended, Ended::Cached | Ended::Executed | Ended::Submitted) {
+            self.progress.finished += 1;
+        }
+        self.set_stage(digest, Stage::Done(ended));
+    }
+
+    pub(super) fn set_stage(&mut self, digest: Digest, stage: Stage) {
+        if let Some(run) = self.runs.table.get_mut(&digest) {
+            if stage != Stage::Running && run.running.take().is_some() {
+                self.progress.running -= 1;
+            }
+            run.stage = stage;
+        }
+    }
+}

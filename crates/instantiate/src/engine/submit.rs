@@ -1,0 +1,357 @@
+//! Getting actions executed: what is allowed, what has to be uploaded for it, and what the service says.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cas_client::{
+    Blob, CacheLookup, Error, ErrorKind, ExecuteRequest, ExecutionStage, ExecutionUpdate, Result, UploadStats,
+};
+use reapi_proto::Digest;
+use reapi_proto::raw::Directory;
+use rustc_hash::FxHashSet;
+
+use super::Priming;
+use super::order::Place;
+use super::runs::{Ended, Run, Running, Stage};
+use super::task::{Done, News, restore, upload};
+use crate::options::{Budget, Completion};
+use crate::skip::{Skip, SkipKind};
+
+/// Actions uploaded at a time: enough for full batches of small blobs, few
+/// enough that the first ones run soon.
+const UPLOAD_BATCH: usize = 256;
+
+/// How often missing inputs are supplied before giving up.
+const MAX_ROUNDS: u32 = 3;
+
+/// What waits for its turn.
+#[derive(Default)]
+pub(super) struct Submissions {
+    /// Not uploaded.
+    admit: BinaryHeap<Reverse<(Place, Digest)>>,
+    uploading: bool,
+    /// Uploaded.
+    ready: BinaryHeap<Reverse<(Place, Digest)>>,
+    /// Blobs of ours that the store has.
+    stored: FxHashSet<Digest>,
+    spent: Spent,
+}
+
+/// What of the [`Budget`] is used up.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    actions: u64,
+    work: std::time::Duration,
+    upload_bytes: u64,
+}
+
+impl Spent {
+    /// What is spent with this in addition; `None` if the budget does not allow it.
+    fn with(mut self, budget: &Budget, work: std::time::Duration, upload_bytes: u64) -> Option<Self> {
+        self.actions += 1;
+        self.work = self.work.saturating_add(work);
+        self.upload_bytes = self.upload_bytes.saturating_add(upload_bytes);
+        let allowed = budget.actions.is_none_or(|limit| self.actions <= limit)
+            && budget.work.is_none_or(|limit| self.work <= limit)
+            && budget.upload_bytes.is_none_or(|limit| self.upload_bytes <= limit);
+        allowed.then_some(self)
+    }
+}
+
+impl Priming {
+    /// A run has no result yet.
+    pub(super) fn admit(&mut self, digest: Digest) {
+        self.set_stage(digest, Stage::Admit);
+        if let Some(run) = self.runs.table.get(&digest) {
+            self.submissions.admit.push(Reverse((run.place, digest)));
+        }
+    }
+
+    /// Uploads for the next runs in the queue, not much further ahead than they can be started.
+    pub(super) fn start_upload(&mut self) {
+        let ahead = self.options.jobs.max(UPLOAD_BATCH);
+        if self.submissions.uploading || self.submissions.ready.len() >= ahead {
+            return;
+        }
+        let (mut runs, mut blobs) = (Vec::new(), FxHashSet::default());
+        while runs.len() < UPLOAD_BATCH {
+            let Some(Reverse((_, digest))) = self.submissions.admit.pop() else { break };
+            let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == Stage::Admit) else { continue };
+            if run.acts.is_empty() {
+                run.stage = Stage::Idle;
+                continue;
+            }
+            let Some(run) = self.runs.table.get(&digest) else { continue };
+            let needs = self.new_blobs(digest, run, &blobs);
+            match self.allow(run, needs.iter().map(Digest::size_bytes).sum()) {
+                Err(skip) => self.fail(digest, &skip),
+                Ok(spent) => {
+                    self.submissions.spent = spent;
+                    blobs.extend(needs);
+                    runs.push(digest);
+                }
+            }
+        }
+        if blobs.is_empty() {
+            for run in runs {
+                self.make_ready(run);
+            }
+            return;
+        }
+        for run in &runs {
+            self.set_stage(*run, Stage::Uploading);
+        }
+        self.submissions.uploading = true;
+        let digests: Vec<Digest> = blobs.into_iter().collect();
+        let all: Vec<Blob> = digests.iter().filter_map(|digest| self.held(digest)).collect();
+        let store = Arc::clone(&self.services.blobs);
+        self.tasks.push(async move {
+            let outcome = upload(store, all).await;
+            Done::Uploaded { runs, blobs: digests, outcome }
+        });
+    }
+
+    pub(super) fn uploaded(&mut self, runs: Vec<Digest>, blobs: Vec<Digest>, outcome: Result<UploadStats>) {
+        self.submissions.uploading = false;
+        match outcome {
+            Ok(stats) => {
+                self.count_upload(stats);
+                self.submissions.stored.extend(blobs);
+                for run in runs {
+                    if self.runs.table.get(&run).is_some_and(|run| run.stage == Stage::Uploading) {
+                        self.make_ready(run);
+                    }
+                }
+            }
+            Err(error) => {
+                let skip = Skip::new(SkipKind::Service, format!("it cannot be uploaded: {error}"));
+                for run in runs {
+                    self.fail(run, &skip);
+                }
+            }
+        }
+    }
+
+    fn make_ready(&mut self, digest: Digest) {
+        self.set_stage(digest, Stage::Submit);
+        if let Some(run) = self.runs.table.get(&digest) {
+            self.submissions.ready.push(Reverse((run.place, digest)));
+        }
+    }
+
+    fn count_upload(&mut self, stats: UploadStats) {
+        self.totals.upload += stats;
+        self.progress.uploaded_bytes += stats.bytes;
+    }
+
+    /// Whether a run is worth it and within the budget.
+    fn allow(&self, run: &Run, upload_bytes: u64) -> Result<Spent, Skip> {
+        let minimum = self.options.minimum_duration;
+        let acts = || run.acts.iter().map(|id| &self.tables[*id]);
+        if acts().all(|act| act.consumers.is_empty() && act.duration.is_some_and(|duration| duration < minimum)) {
+            let reason = format!("it ran for less than {minimum:?} when it was recorded");
+            return Err(Skip::new(SkipKind::TooCheap, reason));
+        }
+        let work = acts().filter_map(|act| act.duration).max().unwrap_or_default();
+        self.submissions
+            .spent
+            .with(&self.options.budget, work, upload_bytes)
+            .ok_or_else(|| Skip::new(SkipKind::Budget, "the budget does not allow it"))
+    }
+
+    /// The blobs of a run that were not uploaded and are not in `batch`.
+    fn new_blobs(&self, action: Digest, run: &Run, batch: &FxHashSet<Digest>) -> FxHashSet<Digest> {
+        let mut new = FxHashSet::default();
+        let Some(recipe) = run.recipe else { return new };
+        let is_new = |digest: &Digest| {
+            !batch.contains(digest) && !self.submissions.stored.contains(digest) && self.made.contains_key(digest)
+        };
+        new.extend([Some(action), recipe.command].into_iter().flatten().filter(is_new));
+        let mut pending = vec![recipe.input_root];
+        while let Some(digest) = pending.pop() {
+            // Below a directory that is as recorded, everything is.
+            if !is_new(&digest) || !new.insert(digest) {
+                continue;
+            }
+            if let Some(directory) = self.made.get(&digest).and_then(|bytes| Directory::parse(bytes.clone()).ok()) {
+                pending.extend(directory.directories().map(|(_, child)| child));
+            }
+        }
+        new
+    }
+
+    /// A blob that we could supply: made here, or read on the way.
+    fn held(&self, digest: &Digest) -> Option<Blob> {
+        let recorded = || -> Option<Bytes> {
+            let directory = self.workshop.forest.get(digest).map(Directory::bytes);
+            let action = || self.workshop.bases.get(digest)?.as_ref().ok().map(reapi_proto::raw::Action::bytes);
+            directory.or_else(action).cloned()
+        };
+        let data = self.made.get(digest).cloned().or_else(recorded)?;
+        Blob::verified(*digest, data)
+    }
+
+    /// Requests executions while there are free jobs.
+    pub(super) fn start_executions(&mut self) {
+        let Some(execution) = self.services.execution.clone() else { return };
+        while self.progress.running < self.options.jobs as u64 {
+            let Some(Reverse((_, digest))) = self.submissions.ready.pop() else { break };
+            let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == Stage::Submit) else { continue };
+            if run.acts.is_empty() {
+                run.stage = Stage::Idle;
+                continue;
+            }
+            let request =
+                ExecuteRequest { action: digest, cache_lookup: CacheLookup::Use, priority: self.options.priority };
+            let watch = self.tasks.execute(Arc::clone(&execution), request);
+            if run.rounds == 0 {
+                self.totals.executions += 1;
+            }
+            run.running = Some(Running { watch, operation: None, executing: false, unwanted: false });
+            run.stage = Stage::Running;
+            self.progress.running += 1;
+        }
+    }
+
+    /// The service has said something about a run.
+    pub(super) fn take_news(&mut self, (digest, news): News) {
+        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        let Some(running) = &mut run.running else { return };
+        match news {
+            Some(Ok(ExecutionUpdate::Accepted { operation })) => {
+                running.operation = Some(operation);
+                if running.unwanted {
+                    self.withdraw(digest);
+                } else if self.options.completion == Completion::Detach {
+                    self.leave(digest);
+                }
+            }
+            Some(Ok(ExecutionUpdate::Stage(stage))) => running.executing = stage == ExecutionStage::Executing,
+            Some(Ok(ExecutionUpdate::Done(outcome))) => {
+                running.watch.abort();
+                self.completed(digest, &outcome.result);
+            }
+            Some(Err(error)) => {
+                running.watch.abort();
+                if error.kind() == ErrorKind::MissingInputs {
+                    self.supply(digest, &error);
+                } else {
+                    self.fail(digest, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
+                }
+            }
+            None => {
+                self.fail(digest, &Skip::new(SkipKind::Service, "the service ended the execution without a result"));
+            }
+        }
+    }
+
+    /// Detached: the service has it, and nobody waits for the result.
+    fn leave(&mut self, digest: Digest) {
+        if let Some(running) = self.runs.table.get(&digest).and_then(|run| run.running.as_ref()) {
+            running.watch.abort();
+        }
+        self.end(digest, Ended::Submitted);
+    }
+
+    /// Inputs are missing: those that we hold are stored again.
+    fn supply(&mut self, digest: Digest, error: &Error) {
+        let missing = error.digests();
+        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        run.rounds += 1;
+        let too_often = run.rounds > MAX_ROUNDS;
+        let lost: Vec<Blob> = if missing.is_empty() {
+            self.everything_of(digest)
+        } else {
+            missing.iter().filter_map(|digest| self.held(digest)).collect()
+        };
+        if too_often || lost.is_empty() || lost.len() < missing.len() {
+            return self.fail(digest, &Skip::new(SkipKind::MissingInputs, describe(missing, error)));
+        }
+        self.set_stage(digest, Stage::Restoring);
+        let store = Arc::clone(&self.services.blobs);
+        let names_all = !missing.is_empty();
+        self.tasks.push(async move {
+            let outcome = if names_all { restore(store, lost).await } else { upload(store, lost).await };
+            Done::Restored { run: digest, outcome }
+        });
+    }
+
+    /// Every blob of a run that we hold.
+    fn everything_of(&self, digest: Digest) -> Vec<Blob> {
+        let Some(run) = self.runs.table.get(&digest) else { return Vec::new() };
+        let root = run.recipe.map(|recipe| recipe.input_root);
+        let base = || Some(self.workshop.bases.get(&digest)?.as_ref().ok()?.input_root_digest());
+        let mut all: Vec<Blob> = [Some(digest), run.recipe.and_then(|recipe| recipe.command)]
+            .into_iter()
+            .flatten()
+            .filter_map(|digest| self.held(&digest))
+            .collect();
+        let mut pending: Vec<Digest> = root.or_else(base).into_iter().collect();
+        let mut seen = FxHashSet::default();
+        while let Some(digest) = pending.pop() {
+            let Some(blob) = self.held(&digest).filter(|_| seen.insert(digest)) else { continue };
+            if let Ok(directory) = Directory::parse(blob.data().clone()) {
+                pending.extend(directory.directories().map(|(_, child)| child));
+            }
+            all.push(blob);
+        }
+        all
+    }
+
+    pub(super) fn restored(&mut self, run: Digest, outcome: Result<UploadStats>) {
+        match outcome {
+            Ok(stats) => {
+                self.count_upload(stats);
+                if self.runs.table.get(&run).is_some_and(|run| run.stage == Stage::Restoring) {
+                    self.make_ready(run);
+                }
+            }
+            Err(error) => {
+                let reason = format!("its missing inputs cannot be uploaded: {error}");
+                self.fail(run, &Skip::new(SkipKind::Service, reason));
+            }
+        }
+    }
+
+    /// Nobody wants a run any more. What is queued at the service is taken
+    /// back; what executes is left to finish, unless everything is cancelled.
+    pub(super) fn withdraw(&mut self, digest: Digest) {
+        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        let Some(running) = &mut run.running else { return };
+        if running.executing && !self.cancelled {
+            return;
+        }
+        running.unwanted = true;
+        let operation = running.operation.take();
+        if operation.is_none() && !self.cancelled {
+            return;
+        }
+        running.watch.abort();
+        if let (Some(operation), Some(execution)) = (operation, self.services.execution.clone()) {
+            self.totals.cancelled += 1;
+            self.tasks.push(async move {
+                if let Err(error) = execution.cancel(&operation).await {
+                    tracing::debug!(operation, %error, "not cancelled");
+                }
+                Done::Cancelled
+            });
+        }
+        self.set_stage(digest, Stage::Idle);
+    }
+}
+
+/// Which inputs are missing, in words.
+fn describe(missing: &[Digest], error: &Error) -> String {
+    const SHOWN: usize = 3;
+    if missing.is_empty() {
+        return format!("inputs are missing from the store: {error}");
+    }
+    let shown: Vec<String> = missing.iter().take(SHOWN).map(Digest::to_string).collect();
+    let more = match missing.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("inputs are missing from the store: {}{more}", shown.join(", "))
+}

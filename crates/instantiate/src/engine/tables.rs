@@ -1,0 +1,294 @@
+//! Who is who: elements, records and actions, and which origins each action feeds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay::graph::Graph;
+use overlay::{ActionId, Adaptation, ElementId, Now, Origin, OriginId, TreeKind};
+use reapi_proto::Digest;
+use rustc_hash::FxHashMap;
+
+use crate::lookup::{Fit, Loaded};
+use crate::skip::Skip;
+
+macro_rules! rows {
+    ($($(#[$doc:meta])* $id:ident of $row:ident in $table:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub(super) struct $id(usize);
+
+        impl std::ops::Index<$id> for Tables {
+            type Output = $row;
+            fn index(&self, id: $id) -> &$row {
+                &self.$table[id.0]
+            }
+        }
+
+        impl std::ops::IndexMut<$id> for Tables {
+            fn index_mut(&mut self, id: $id) -> &mut $row {
+                &mut self.$table[id.0]
+            }
+        }
+    )*};
+}
+
+rows! {
+    /// An element by name, whether or not the graph has it.
+    OwnerId of Owner in owners;
+    /// A record.
+    RowId of Row in rows;
+    /// A distinct recorded action.
+    ActId of Act in acts;
+}
+
+impl ActId {
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// An element that the graph or a record knows.
+#[derive(Debug)]
+pub(super) struct Owner {
+    /// Position in topological order; elements outside of the graph come last.
+    pub(super) rank: usize,
+    pub(super) sources: Option<Digest>,
+    pub(super) artifact: Option<Digest>,
+    /// The build works on it.
+    pub(super) reached: bool,
+    /// The records with origins in it, and what they call it.
+    pub(super) mentions: Vec<(RowId, ElementId)>,
+    /// The recorded actions that ran in it.
+    pub(super) acts: Vec<ActId>,
+}
+
+impl Owner {
+    pub(super) fn root(&mut self, kind: TreeKind) -> &mut Option<Digest> {
+        match kind {
+            TreeKind::Sources => &mut self.sources,
+            TreeKind::Artifact => &mut self.artifact,
+        }
+    }
+}
+
+/// Whether a record's actions may be submitted.
+#[derive(Debug)]
+pub(super) enum Gate {
+    Open,
+    /// The element's sources decide.
+    Undecided,
+    Closed(Skip),
+}
+
+/// A record in use.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) adaptation: Adaptation,
+    pub(super) gate: Gate,
+    /// By row of the record's actions; `None` for copies that another record answers for.
+    pub(super) acts: Vec<Option<ActId>>,
+    /// The origins in each tree.
+    pub(super) trees: FxHashMap<(ElementId, TreeKind), Vec<OriginId>>,
+    /// The actions behind the ACTION origins.
+    pub(super) producers: FxHashMap<OriginId, ActId>,
+    /// Facts that the adaptation has not been told.
+    pub(super) pending: Vec<(OriginId, Now)>,
+}
+
+/// A recorded action, once however many records hold a copy.
+#[derive(Debug)]
+pub(super) struct Act {
+    pub(super) row: RowId,
+    pub(super) id: ActionId,
+    /// The element that it ran in.
+    pub(super) owner: OwnerId,
+    pub(super) base: Digest,
+    pub(super) duration: Option<Duration>,
+    /// The ACTION origins that it feeds.
+    pub(super) consumers: Vec<(RowId, OriginId)>,
+    /// Its duration and that of the longest chain of recorded actions behind it.
+    pub(super) critical: Duration,
+    pub(super) state: State,
+    pub(super) guess: bool,
+    /// What its consumers were told.
+    pub(super) told: Told,
+    /// The run that it subscribes to.
+    pub(super) run: Option<Digest>,
+    /// Its last adaptation.
+    pub(super) adapted: Option<Digest>,
+    /// How often it was adapted to something new.
+    pub(super) adaptations: u32,
+}
+
+/// What is known of an action.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Inputs are not known.
+    Waiting,
+    /// Being adapted.
+    Preparing,
+    /// As recorded.
+    Unchanged,
+    /// To another digest: `Act::adapted`.
+    Adapted,
+    /// Given up.
+    Dropped(Skip),
+}
+
+/// What the consumers of an action believe about its outputs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    Nothing,
+    AsRecorded,
+    Lost,
+    /// The outputs of this run.
+    OutputsOf(Digest),
+}
+
+/// Which element each record means by each of its own numbers.
+type Mentions = FxHashMap<(RowId, ElementId), OwnerId>;
+
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) owners: Vec<Owner>,
+    pub(super) rows: Vec<Row>,
+    pub(super) acts: Vec<Act>,
+    names: FxHashMap<String, OwnerId>,
+}
+
+impl Tables {
+    /// Tables of records, each with the name of its element.
+    pub(super) fn new<'a>(graph: &Graph, records: impl Iterator<Item = (&'a str, &'a Loaded)>) -> Self {
+        let mut tables = Self { owners: Vec::new(), rows: Vec::new(), acts: Vec::new(), names: FxHashMap::default() };
+        for element in graph.elements() {
+            let id = tables.owner(&element.name);
+            tables[id].rank = id.0;
+        }
+        for (name, loaded) in records {
+            tables.add_record(name, loaded);
+        }
+        let owners = tables.mentions();
+        let known = tables.add_actions(&owners);
+        tables.link(&owners, &known);
+        tables
+    }
+
+    pub(super) fn act_ids(&self) -> impl Iterator<Item = ActId> + use<> {
+        (0..self.acts.len()).map(ActId)
+    }
+
+    pub(super) fn row_ids(&self) -> impl Iterator<Item = RowId> + use<> {
+        (0..self.rows.len()).map(RowId)
+    }
+
+    /// The element of a name, made known if it is not.
+    pub(super) fn owner(&mut self, name: &str) -> OwnerId {
+        if let Some(id) = self.names.get(name) {
+            return *id;
+        }
+        let id = OwnerId(self.owners.len());
+        self.names.insert(name.to_owned(), id);
+        self.owners.push(Owner {
+            rank: usize::MAX,
+            sources: None,
+            artifact: None,
+            reached: false,
+            mentions: Vec::new(),
+            acts: Vec::new(),
+        });
+        id
+    }
+
+    fn add_record(&mut self, name: &str, loaded: &Loaded) {
+        let record = &loaded.record;
+        let row = RowId(self.rows.len());
+        for element in record.element_ids() {
+            let owner = match element {
+                ElementId::SELF => self.owner(name),
+                other => self.owner(&record.element(other).name),
+            };
+            self[owner].mentions.push((row, element));
+        }
+        let mut trees: FxHashMap<_, Vec<OriginId>> = FxHashMap::default();
+        for (id, origin) in record.origin_ids() {
+            if let Some(kind) = origin.tree_kind() {
+                trees.entry((origin.element(), kind)).or_default().push(id);
+            }
+        }
+        let gate = match &loaded.fit {
+            Fit::Exact | Fit::Nearest => Gate::Open,
+            Fit::Undecided => Gate::Undecided,
+            Fit::Refused(skip) => Gate::Closed(skip.clone()),
+        };
+        self.rows.push(Row {
+            acts: vec![None; record.actions.len()],
+            adaptation: Adaptation::new(Arc::clone(record)),
+            gate,
+            trees,
+            producers: FxHashMap::default(),
+            pending: Vec::new(),
+        });
+    }
+
+    fn mentions(&self) -> Mentions {
+        let owners = self.owners.iter().enumerate();
+        owners.flat_map(|(id, owner)| owner.mentions.iter().map(move |mention| (*mention, OwnerId(id)))).collect()
+    }
+
+    /// Every action once: in its own element's record if that has it, else in the first that copied it.
+    fn add_actions(&mut self, owners: &Mentions) -> FxHashMap<(OwnerId, Digest), ActId> {
+        let mut known = FxHashMap::default();
+        for copies in [false, true] {
+            for row in self.row_ids() {
+                let record = Arc::clone(self[row].adaptation.record());
+                for (id, action) in record.action_ids().zip(&record.actions) {
+                    let Some(&owner) = owners.get(&(row, action.element)) else { continue };
+                    if (action.element != ElementId::SELF) != copies || known.contains_key(&(owner, action.base)) {
+                        continue;
+                    }
+                    let act = ActId(self.acts.len());
+                    known.insert((owner, action.base), act);
+                    self[row].acts[id.index()] = Some(act);
+                    self[owner].acts.push(act);
+                    self.acts.push(Act {
+                        row,
+                        id,
+                        owner,
+                        base: action.base,
+                        duration: action.duration,
+                        consumers: Vec::new(),
+                        critical: Duration::ZERO,
+                        state: State::Waiting,
+                        guess: false,
+                        told: Told::Nothing,
+                        run: None,
+                        adapted: None,
+                        adaptations: 0,
+                    });
+                }
+            }
+        }
+        known
+    }
+
+    /// Who consumes what. An origin that no recorded action feeds is lost from the start.
+    fn link(&mut self, owners: &Mentions, known: &FxHashMap<(OwnerId, Digest), ActId>) {
+        for row in self.row_ids() {
+            let record = Arc::clone(self[row].adaptation.record());
+            for (id, origin) in record.origin_ids() {
+                let Origin::Action { element, base, .. } = origin else { continue };
+                match owners.get(&(row, *element)).and_then(|owner| known.get(&(*owner, *base))) {
+                    Some(&act) => {
+                        self[act].consumers.push((row, id));
+                        self[row].producers.insert(id, act);
+                    }
+                    None => self[row].pending.push((id, Now::Lost)),
+                }
+            }
+        }
+        let critical = super::order::critical_paths(self);
+        for (act, critical) in self.acts.iter_mut().zip(critical) {
+            act.critical = critical;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What is under way: everything that waits for a service.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cas_client::{
+    ActionCache, ActionCacheExt, Blob, BlobStore, BlobStoreExt, ExecuteRequest, Execution, ExecutionUpdate, Lookup,
+    Result, UploadStats,
+};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{
+    self, AbortHandle, Abortable, BoxStream, FuturesUnordered, SelectAll, StreamExt, TryStreamExt,
+};
+use reapi_proto::Digest;
+
+use super::facts::Found;
+use super::outputs::Outputs;
+use crate::skip::{Skip, SkipKind};
+
+/// Blobs by digest; what is wrong with one stands in its entry.
+pub(super) type Fetched = Vec<(Digest, Result<Bytes, Skip>)>;
+
+/// What a task achieved.
+pub(super) enum Done {
+    /// Paths were looked up in current trees.
+    Facts(Vec<Found>),
+    /// Messages and directories of recorded actions were read.
+    Prepared(Fetched),
+    /// Actions whose results are gone from the cache were read.
+    Bases(Fetched),
+    /// The action cache was asked before anything is done.
+    Checked(Vec<(Digest, Result<Lookup, Skip>)>),
+    /// The action cache was asked after execution.
+    Verified(Vec<(Digest, Result<Lookup, Skip>)>),
+    /// What these runs need was uploaded.
+    Uploaded { runs: Vec<Digest>, blobs: Vec<Digest>, outcome: Result<UploadStats> },
+    /// What the service said is missing for a run was stored again.
+    Restored { run: Digest, outcome: Result<UploadStats> },
+    /// Directories among a run's outputs were read.
+    Outputs { run: Digest, outputs: Outputs },
+    /// The service was asked to give an operation up.
+    Cancelled,
+}
+
+/// News of a run; `None` is the last of them.
+pub(super) type News = (Digest, Option<Result<ExecutionUpdate>>);
+
+/// Everything under way. Dropping it stops all of it: nothing is spawned.
+#[derive(Default)]
+pub(super) struct Tasks {
+    pub(super) futures: FuturesUnordered<BoxFuture<'static, Done>>,
+    pub(super) executions: SelectAll<BoxStream<'static, News>>,
+}
+
+impl Tasks {
+    pub(super) fn push(&self, task: impl Future<Output = Done> + Send + 'static) {
+        self.futures.push(Box::pin(task));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.futures.is_empty() && self.executions.is_empty()
+    }
+
+    /// Requests an execution. The handle stops watching it, not the execution itself.
+    pub(super) fn execute(&mut self, execution: Arc<dyn Execution>, request: ExecuteRequest) -> AbortHandle {
+        let run = request.action;
+        let (handle, registration) = AbortHandle::new_pair();
+        let updates = stream::once(async move { execution.execute(request).await }).try_flatten();
+        let news = updates.map(move |update| (run, Some(update))).chain(stream::once(async move { (run, None) }));
+        self.executions.push(Abortable::new(news, registration).boxed());
+        handle
+    }
+}
+
+/// Reads blobs. Never fails as a whole, and asks for each blob once.
+pub(super) async fn fetch(blobs: Arc<dyn BlobStore>, mut digests: Vec<Digest>) -> Fetched {
+    digests.sort_unstable();
+    digests.dedup();
+    let function = blobs.digest_function();
+    let foreign = digests.extract_if(.., |digest| digest.function() != function);
+    let mut fetched: Fetched = foreign
+        .map(|digest| {
+            let reason = format!("{digest} is a {} digest, the store has {function}", digest.function());
+            (digest, Err(Skip::new(SkipKind::Malformed, reason)))
+        })
+        .collect();
+    if digests.is_empty() {
+        return fetched;
+    }
+    match blobs.read_blobs(&digests).await {
+        Ok(answers) => {
+            let mut answers: rustc_hash::FxHashMap<Digest, Result<Bytes>> = answers.into_iter().collect();
+            fetched.extend(digests.into_iter().map(|digest| {
+                let answer = match answers.remove(&digest) {
+                    Some(Ok(bytes)) => Ok(bytes),
+                    Some(Err(error)) => Err(Skip::unreadable(&digest.to_string(), &error)),
+                    None => Err(Skip::new(SkipKind::Service, format!("the store did not answer for {digest}"))),
+                };
+                (digest, answer)
+            }));
+        }
+        Err(error) => {
+            let skip = Skip::new(SkipKind::Service, format!("the store cannot be read: {error}"));
+            fetched.extend(digests.into_iter().map(|digest| (digest, Err(skip.clone()))));
+        }
+    }
+    fetched
+}
+
+/// Looks results up, with all of their outputs. Never fails as a whole.
+pub(super) async fn look_up_results(
+    cache: Arc<dyn ActionCache>,
+    blobs: Arc<dyn BlobStore>,
+    actions: Vec<Digest>,
+) -> Vec<(Digest, Result<Lookup, Skip>)> {
+    let skip =
+        |error: cas_client::Error| Skip::new(SkipKind::Service, format!("the result cannot be looked up: {error}"));
+    match cache.fetch_usable_results(&*blobs, &actions).await {
+        Ok(answers) => answers.into_iter().map(|(action, answer)| (action, answer.map_err(skip))).collect(),
+        Err(error) => {
+            let skip = skip(error);
+            actions.into_iter().map(|action| (action, Err(skip.clone()))).collect()
+        }
+    }
+}
+
+/// Stores blobs whether or not the store believes to have them.
+pub(super) async fn restore(blobs: Arc<dyn BlobStore>, lost: Vec<Blob>) -> Result<UploadStats> {
+    let mut stats = UploadStats::default();
+    for (digest, outcome) in blobs.write_blobs(&lost).await? {
+        outcome?;
+        stats.uploaded += 1;
+        stats.bytes += digest.size_bytes();
+    }
+    Ok(stats)
+}
+
+/// Stores what the store lacks.
+pub(super) async fn upload(blobs: Arc<dyn BlobStore>, all: Vec<Blob>) -> Result<UploadStats> {
+    blobs.upload_missing(&all).await
+}

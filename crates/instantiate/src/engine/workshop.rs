@@ -1,0 +1,329 @@
+//! Adapting: what it takes is fetched for all actions together, level by level.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use overlay::{AdaptError, Adapted, Forest, LevelId, Missing, RewriteError, Standing};
+use reapi_proto::Digest;
+use reapi_proto::raw::{Action, Command, Directory};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Priming;
+use super::runs::Recipe;
+use super::tables::{ActId, RowId, State, Tables};
+use super::task::{Done, Fetched, fetch};
+use crate::skip::{Skip, SkipKind};
+
+/// Actions adapted before the engine looks at events again: some milliseconds.
+const CHUNK: usize = 256;
+
+/// How often an action is adapted to something new. More than the few times
+/// that its authorities can disagree with guesses means that a record's
+/// actions depend on each other in a circle.
+const MAX_ADAPTATIONS: u32 = 8;
+
+/// A directory of a recorded tree together with what the record says of it.
+type Spot = (RowId, LevelId, Digest);
+
+/// What adapting needs, and what is being adapted.
+#[derive(Default)]
+pub(super) struct Workshop {
+    /// Actions whose inputs are all known, some of them changed.
+    pub(super) queue: Vec<ActId>,
+    /// What is being fetched for.
+    batch: Option<Batch>,
+    /// Everything is at hand.
+    pub(super) ready: VecDeque<ActId>,
+    pub(super) bases: FxHashMap<Digest, Result<Action, Skip>>,
+    commands: FxHashMap<Digest, Result<Command, Skip>>,
+    pub(super) forest: Forest,
+    /// Directories that cannot be had.
+    absent: FxHashMap<Digest, Skip>,
+    /// Directories that are not what their record says.
+    misfits: FxHashMap<Spot, String>,
+}
+
+struct Batch {
+    acts: Vec<ActId>,
+    /// The base Actions have been read.
+    begun: bool,
+    /// Where the next level starts.
+    frontier: Vec<Spot>,
+    seen: FxHashSet<Spot>,
+    commands: Vec<Digest>,
+}
+
+impl Workshop {
+    /// Whether it can go on without anything from outside.
+    pub(super) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || (self.batch.is_none() && !self.queue.is_empty())
+    }
+
+    /// Base Actions, as they were read.
+    pub(super) fn take_bases(&mut self, fetched: Fetched) {
+        for (digest, bytes) in fetched {
+            let what = |error| Skip::new(SkipKind::Malformed, format!("the recorded action cannot be read: {error}"));
+            self.bases.insert(digest, bytes.and_then(|bytes| Action::parse(bytes).map_err(what)));
+        }
+    }
+
+    fn take(&mut self, batch: &Batch, fetched: Fetched) {
+        if !batch.begun {
+            return self.take_bases(fetched);
+        }
+        let commands: FxHashSet<Digest> = batch.commands.iter().copied().collect();
+        let directories: FxHashSet<Digest> = batch.frontier.iter().map(|(_, _, digest)| *digest).collect();
+        for (digest, bytes) in fetched {
+            let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
+            if commands.contains(&digest) {
+                let command = bytes.clone().and_then(|bytes| Command::parse(bytes).map_err(malformed));
+                self.commands.insert(digest, command);
+            }
+            if directories.contains(&digest) {
+                match bytes.and_then(|bytes| Directory::parse(bytes).map_err(malformed)) {
+                    Ok(directory) => self.forest.insert(digest, directory),
+                    Err(skip) => {
+                        self.absent.insert(digest, skip);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes down as far as directories are at hand; what is not is the next frontier.
+    fn descend(&mut self, tables: &Tables, batch: &mut Batch) {
+        let mut blocked = Vec::new();
+        while let Some(spot) = batch.frontier.pop() {
+            let (row, level, digest) = spot;
+            if !batch.seen.insert(spot) {
+                continue;
+            }
+            if !self.forest.contains(&digest) {
+                if !self.absent.contains_key(&digest) {
+                    batch.seen.remove(&spot);
+                    blocked.push(spot);
+                }
+                continue;
+            }
+            match tables[row].adaptation.descend(&self.forest, level, &digest) {
+                Ok(below) => batch.frontier.extend(below.into_iter().map(|(level, digest)| (row, level, digest))),
+                Err(error) => {
+                    self.misfits.insert(spot, error.to_string());
+                }
+            }
+        }
+        batch.frontier = blocked;
+    }
+
+    /// The first directory on the way to a change that is not what the record says.
+    fn misfit(&self, tables: &Tables, id: ActId, root: Digest) -> Option<&String> {
+        if self.misfits.is_empty() {
+            return None;
+        }
+        let act = &tables[id];
+        let adaptation = &tables[act.row].adaptation;
+        let mut pending: Vec<(LevelId, Digest)> =
+            adaptation.changed_root(act.id).map(|level| (level, root)).into_iter().collect();
+        let mut seen = FxHashSet::default();
+        while let Some((level, digest)) = pending.pop() {
+            if let Some(reason) = self.misfits.get(&(act.row, level, digest)) {
+                return Some(reason);
+            }
+            if seen.insert((level, digest)) {
+                pending.extend(adaptation.descend(&self.forest, level, &digest).unwrap_or_default());
+            }
+        }
+        None
+    }
+}
+
+impl Priming {
+    /// Starts on what has been queued, unless a batch is being fetched for already.
+    pub(super) fn start_batch(&mut self) {
+        if self.workshop.batch.is_some() || self.workshop.queue.is_empty() {
+            return;
+        }
+        let mut acts = std::mem::take(&mut self.workshop.queue);
+        acts.sort_unstable();
+        acts.dedup();
+        acts.retain(|id| self.tables[*id].state == State::Preparing);
+        let unread = acts.iter().map(|id| self.tables[*id].base).filter(|base| !self.workshop.bases.contains_key(base));
+        let needs: Vec<Digest> = unread.collect();
+        let batch =
+            Batch { acts, begun: false, frontier: Vec::new(), seen: FxHashSet::default(), commands: Vec::new() };
+        self.go_on_with(batch, needs);
+    }
+
+    pub(super) fn prepared(&mut self, fetched: Fetched) {
+        if let Some(batch) = self.workshop.batch.take() {
+            self.workshop.take(&batch, fetched);
+            self.go_on_with(batch, Vec::new());
+        }
+    }
+
+    fn go_on_with(&mut self, mut batch: Batch, mut needs: Vec<Digest>) {
+        while needs.is_empty() {
+            if batch.begun {
+                self.workshop.descend(&self.tables, &mut batch);
+            } else {
+                batch.begun = true;
+                self.begin_batch(&mut batch);
+                needs.extend(batch.commands.iter().filter(|digest| !self.workshop.commands.contains_key(digest)));
+                self.workshop.descend(&self.tables, &mut batch);
+            }
+            needs.extend(batch.frontier.iter().map(|(_, _, digest)| *digest));
+            if needs.is_empty() {
+                self.workshop.ready.extend(batch.acts);
+                return;
+            }
+        }
+        self.workshop.batch = Some(batch);
+        let blobs = Arc::clone(&self.services.blobs);
+        self.tasks.push(async move { Done::Prepared(fetch(blobs, needs).await) });
+    }
+
+    /// The base Actions are there: judges them, and starts at their input roots.
+    fn begin_batch(&mut self, batch: &mut Batch) {
+        for id in std::mem::take(&mut batch.acts) {
+            let act = &self.tables[id];
+            let base = match self.workshop.bases.get(&act.base) {
+                Some(Ok(base)) if base.do_not_cache() => Err(do_not_cache()),
+                Some(Ok(base)) => Ok(base),
+                Some(Err(skip)) => Err(Skip { reason: format!("base action: {}", skip.reason), ..*skip }),
+                None => Err(Skip::new(SkipKind::Service, "the base action was not read")),
+            };
+            match base {
+                Err(skip) => self.give_up(id, skip),
+                Ok(base) => {
+                    let adaptation = &self.tables[act.row].adaptation;
+                    if adaptation.needs_command(act.id) {
+                        batch.commands.push(base.command_digest());
+                    }
+                    let root = adaptation.changed_root(act.id);
+                    batch.frontier.extend(root.map(|level| (act.row, level, base.input_root_digest())));
+                    batch.acts.push(id);
+                }
+            }
+        }
+    }
+
+    /// Adapts a number of actions for which everything is at hand.
+    pub(super) fn adapt_some(&mut self) {
+        let mut rows = Vec::new();
+        for _ in 0..CHUNK {
+            let Some(id) = self.workshop.ready.pop_front() else { break };
+            if self.tables[id].state != State::Preparing {
+                continue;
+            }
+            rows.push(self.tables[id].row);
+            match self.adapt(id) {
+                Ok(()) => {}
+                Err(Setback::Requeue) => self.requeue(id),
+                Err(Setback::Reconsider) => {
+                    self.set_state(id, State::Waiting);
+                    self.touched.push(id);
+                }
+                Err(Setback::GiveUp(skip)) => self.give_up(id, skip),
+            }
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        for row in rows {
+            self.made.extend(self.tables[row].adaptation.take_directories());
+        }
+    }
+
+    /// Once more through the fetching: facts have changed since, so that more is needed.
+    fn requeue(&mut self, id: ActId) {
+        let act = &mut self.tables[id];
+        act.adaptations += 1;
+        if act.adaptations > MAX_ADAPTATIONS {
+            self.give_up(id, unsettled());
+        } else {
+            self.workshop.queue.push(id);
+        }
+    }
+
+    fn adapt(&mut self, id: ActId) -> Result<(), Setback> {
+        let act = &self.tables[id];
+        let (row, action) = (act.row, act.id);
+        // Facts may have changed while things were fetched.
+        let Standing::Ready { changed: true, guess } = self.tables[row].adaptation.standing(action) else {
+            return Err(Setback::Reconsider);
+        };
+        let Some(Ok(base)) = self.workshop.bases.get(&act.base) else { return Err(Setback::Requeue) };
+        if let Some(reason) = self.workshop.misfit(&self.tables, id, base.input_root_digest()) {
+            return Err(Setback::GiveUp(Skip::new(SkipKind::Mismatch, reason.clone())));
+        }
+        let mut command = None;
+        if self.tables[row].adaptation.needs_command(action) {
+            command = match self.workshop.commands.get(&base.command_digest()) {
+                Some(Ok(command)) => Some(command),
+                Some(Err(skip)) => {
+                    return Err(Setback::GiveUp(Skip { reason: format!("command: {}", skip.reason), ..*skip }));
+                }
+                None => return Err(Setback::Requeue),
+            };
+        }
+        let adapted = self.tables[row].adaptation.adapt(action, base, command, &self.workshop.forest);
+        match adapted {
+            Ok(adapted) => self.adapted(id, adapted, guess),
+            Err(AdaptError::Rewrite(RewriteError::Missing(Missing(digest)))) => {
+                match self.workshop.absent.get(&digest) {
+                    Some(skip) => {
+                        Err(Setback::GiveUp(Skip { reason: format!("input tree: {}", skip.reason), ..*skip }))
+                    }
+                    None => Err(Setback::Requeue),
+                }
+            }
+            Err(error @ AdaptError::Mismatch(_)) => {
+                Err(Setback::GiveUp(Skip::new(SkipKind::Mismatch, error.to_string())))
+            }
+            Err(error) => Err(Setback::GiveUp(Skip::new(SkipKind::Malformed, error.to_string()))),
+        }
+    }
+
+    fn adapted(&mut self, id: ActId, adapted: Adapted, guess: bool) -> Result<(), Setback> {
+        let Adapted { digest, action, command, input_root } = adapted;
+        let act = &mut self.tables[id];
+        if digest == act.base {
+            self.keep(id, guess);
+            return Ok(());
+        }
+        act.guess = guess;
+        if act.adapted == Some(digest) && act.run == Some(digest) {
+            self.set_state(id, State::Adapted);
+            return Ok(());
+        }
+        act.adaptations += 1;
+        if act.adaptations > MAX_ADAPTATIONS {
+            return Err(Setback::GiveUp(unsettled()));
+        }
+        self.supersede(id);
+        self.tell(id, super::tables::Told::Nothing);
+        self.tables[id].adapted = Some(digest);
+        self.set_state(id, State::Adapted);
+        self.made.insert(digest, action);
+        let recipe = Recipe { input_root, command: command.as_ref().map(|(digest, _)| *digest) };
+        self.made.extend(command);
+        self.subscribe(id, digest, Some(recipe));
+        Ok(())
+    }
+}
+
+/// Why an action was not adapted for now.
+enum Setback {
+    /// Something more must be fetched.
+    Requeue,
+    /// It is not as it was when it was queued.
+    Reconsider,
+    GiveUp(Skip),
+}
+
+fn unsettled() -> Skip {
+    Skip::new(SkipKind::Mismatch, format!("its inputs changed {MAX_ADAPTATIONS} times"))
+}
+
+pub(super) fn do_not_cache() -> Skip {
+    Skip::new(SkipKind::DoNotCache, "its result must not be cached")
+}

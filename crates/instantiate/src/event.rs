@@ -1,0 +1,31 @@
+//! What the outside tells the engine while it runs.
+
+use reapi_proto::Digest;
+
+/// Something that happened in the build. Events may come in any order and repeatedly.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The sources of an element are in CAS.
+    SourcesAvailable {
+        /// The element's name.
+        element: String,
+        /// Root of its sources.
+        root: Digest,
+    },
+    /// The artifact that the build will use of an element is in CAS.
+    ArtifactAvailable {
+        /// The element's name.
+        element: String,
+        /// Root of its artifact.
+        root: Digest,
+    },
+    /// The build has started on an element itself. What of its actions is not
+    /// submitted will not be; what the service has only queued is taken back,
+    /// as the build is about to ask for it. What executes already goes on.
+    BuildReached {
+        /// The element's name.
+        element: String,
+    },
+    /// Stop: nothing further is submitted, and what runs is cancelled where the service can.
+    Cancel,
+}

@@ -1,0 +1,183 @@
+//! Reading records, in one batch for all elements.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cas_client::{BlobStore, Error, TreeBudget, read_trees};
+use overlay::graph::Element;
+use overlay::layout::{ReferenceRecord, Stored, decode};
+use overlay::{Forest, Record, RecordedElement};
+use reapi_proto::raw::Action;
+use reapi_proto::{Digest, DigestFunction};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Candidate, Fit, Lookup, RecordIndex};
+use crate::skip::{Skip, SkipKind};
+
+/// A record that is going to be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) record: Arc<Record>,
+    /// Never refused.
+    pub(crate) fit: Fit,
+    /// Actions of a message in the reference layout whose trees are gone.
+    pub(crate) unusable: Vec<(Digest, String)>,
+}
+
+/// The record of each of `elements`, in their order, or why there is none.
+///
+/// One question to the index and one batch of reads, whatever the number of
+/// elements; three more and one per level of depth if some messages are in the
+/// reference layout, which cannot be used without the recorded trees.
+pub(crate) async fn load(
+    blobs: &dyn BlobStore,
+    index: &dyn RecordIndex,
+    elements: &[&Element],
+    lookup: Lookup,
+) -> Vec<Result<Loaded, Skip>> {
+    let candidates = match index.find_records(elements, lookup).await {
+        Ok(candidates) => candidates,
+        Err(error) => {
+            let skip = Skip::new(SkipKind::Service, format!("records cannot be looked up: {error}"));
+            return elements.iter().map(|_| Err(skip.clone())).collect();
+        }
+    };
+    let messages = read(blobs, candidates.iter().flatten().map(|c| c.message)).await;
+    let mut chosen: Vec<Result<Chosen, Skip>> = Vec::with_capacity(elements.len());
+    for (i, element) in elements.iter().enumerate() {
+        let candidates = candidates.get(i).map_or(&[][..], Vec::as_slice);
+        chosen.push(choose(element, candidates, &messages, lookup, blobs.digest_function()));
+    }
+    let trees = read_reference_trees(blobs, &chosen).await;
+    let loaded = elements.iter().zip(chosen).map(|(element, chosen)| match chosen? {
+        Chosen::Ready(loaded) => Ok(loaded),
+        Chosen::Reference(reference, fit) => Ok(upgrade(&reference, fit, element, &trees)),
+    });
+    loaded.collect()
+}
+
+enum Chosen {
+    Ready(Loaded),
+    Reference(ReferenceRecord, Fit),
+}
+
+/// The first candidate that can be read and fits; else why the first one does not.
+fn choose(
+    element: &Element,
+    candidates: &[Candidate],
+    messages: &Messages,
+    lookup: Lookup,
+    function: DigestFunction,
+) -> Result<Chosen, Skip> {
+    let mut refusal = None;
+    for Candidate { message, weak_key } in candidates {
+        match open(element, message, weak_key.as_deref(), messages, lookup, function) {
+            Ok(chosen) => return Ok(chosen),
+            Err(skip) => refusal = refusal.or(Some(skip)),
+        }
+    }
+    Err(refusal.unwrap_or_else(|| Skip::new(SkipKind::NoRecord, "nothing is recorded for the element")))
+}
+
+fn open(
+    element: &Element,
+    message: &Digest,
+    weak_key: Option<&str>,
+    messages: &Messages,
+    lookup: Lookup,
+    function: DigestFunction,
+) -> Result<Chosen, Skip> {
+    let bytes = match messages.get(message) {
+        Some(Ok(bytes)) => bytes,
+        Some(Err(error)) => return Err(unreadable(error)),
+        None => return Err(Skip::new(SkipKind::Service, "the store did not answer for the record")),
+    };
+    let malformed = |reason: String| Skip::new(SkipKind::Malformed, format!("the record cannot be used: {reason}"));
+    let judge = |recorded: Option<&str>, sources| match Fit::judge(lookup, element, weak_key.or(recorded), sources) {
+        Fit::Refused(skip) => Err(skip),
+        fit => Ok(fit),
+    };
+    match decode(bytes).map_err(|e| malformed(e.to_string()))? {
+        Stored::Compact(record) => {
+            if record.digest_function != function {
+                return Err(malformed(format!("its digests are {}, the store's {function}", record.digest_function)));
+            }
+            let sources = record.elements.first().and_then(|own| own.sources);
+            let fit = judge(record.weak_key.as_deref(), sources)?;
+            Ok(Chosen::Ready(Loaded { record: Arc::from(record), fit, unusable: Vec::new() }))
+        }
+        Stored::Reference(reference) => {
+            if let Some(foreign) = reference.actions.iter().find(|a| a.base.function() != function) {
+                return Err(malformed(format!("it has {} digests, the store {function}", foreign.base.function())));
+            }
+            Ok(Chosen::Reference(reference, judge(None, None)?))
+        }
+    }
+}
+
+fn unreadable(error: &Error) -> Skip {
+    match error.kind() {
+        cas_client::ErrorKind::NotFound => Skip::new(SkipKind::NoRecord, "the record is no longer in the store"),
+        _ => Skip::new(SkipKind::Service, format!("the record cannot be read: {error}")),
+    }
+}
+
+type Messages = FxHashMap<Digest, cas_client::Result<Bytes>>;
+
+/// Reads blobs, each once. A failure of the whole request leaves its blobs out.
+async fn read(blobs: &dyn BlobStore, digests: impl Iterator<Item = Digest>) -> Messages {
+    let distinct: FxHashSet<Digest> = digests.filter(|d| d.function() == blobs.digest_function()).collect();
+    let distinct: Vec<Digest> = distinct.into_iter().collect();
+    if distinct.is_empty() {
+        return Messages::default();
+    }
+    match blobs.read_blobs(&distinct).await {
+        Ok(answers) => answers.into_iter().collect(),
+        Err(error) => {
+            tracing::warn!(%error, "records cannot be read");
+            Messages::default()
+        }
+    }
+}
+
+#[derive(Default)]
+struct Trees {
+    actions: FxHashMap<Digest, Action>,
+    forest: Forest,
+}
+
+/// The recorded actions of messages in the reference layout, with their whole input trees.
+async fn read_reference_trees(blobs: &dyn BlobStore, chosen: &[Result<Chosen, Skip>]) -> Trees {
+    let bases = chosen.iter().flatten().flat_map(|chosen| match chosen {
+        Chosen::Reference(reference, _) => reference.actions.as_slice(),
+        Chosen::Ready(_) => &[],
+    });
+    let messages = read(blobs, bases.map(|action| action.base)).await;
+    let mut trees = Trees::default();
+    trees
+        .actions
+        .extend(messages.into_iter().filter_map(|(digest, bytes)| Some((digest, Action::parse(bytes.ok()?).ok()?))));
+    let function = blobs.digest_function();
+    let roots = trees.actions.values().map(Action::input_root_digest).filter(|root| root.function() == function);
+    let roots: Vec<Digest> = roots.collect();
+    if roots.is_empty() {
+        return trees;
+    }
+    match read_trees(blobs, &roots, |_| false, &TreeBudget::default()).await {
+        Ok(read) => {
+            for (digest, directory) in read.directories {
+                trees.forest.insert(digest, directory);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the input trees of recorded actions cannot be read"),
+    }
+    trees
+}
+
+fn upgrade(reference: &ReferenceRecord, fit: Fit, element: &Element, trees: &Trees) -> Loaded {
+    // The layout does not say what the trees were, so every origin is looked up.
+    let own = RecordedElement { name: element.name.clone(), sources: None, artifact: None };
+    let upgraded = reference.upgrade(own, &trees.actions, &trees.forest);
+    let unusable = upgraded.skipped.into_iter().map(|(base, reason)| (base, reason.to_string())).collect();
+    Loaded { record: Arc::new(upgraded.record), fit, unusable }
+}

@@ -1,0 +1,62 @@
+//! How much priming may do, and how.
+
+use std::time::Duration;
+
+use crate::lookup::Lookup;
+
+/// How an [`Engine`](crate::Engine) works.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// The most executions that are requested and not answered at a time; at least 1.
+    pub jobs: usize,
+    /// Priority of the executions: lower runs sooner, builds use 0, so
+    /// speculative work takes a positive number.
+    pub priority: i32,
+    /// Which records are good enough for an element.
+    pub lookup: Lookup,
+    /// What may be spent.
+    pub budget: Budget,
+    /// What becomes of an execution once it is requested.
+    pub completion: Completion,
+    /// Adapted actions that ran for less than this when they were recorded
+    /// are not executed, unless another recorded action uses their outputs.
+    /// Actions of unknown duration are.
+    pub minimum_duration: Duration,
+}
+
+impl Default for Options {
+    /// 64 jobs at priority 100, nearest records, no budget, results awaited, every action.
+    fn default() -> Self {
+        Self {
+            jobs: 64,
+            priority: 100,
+            lookup: Lookup::default(),
+            budget: Budget::default(),
+            completion: Completion::default(),
+            minimum_duration: Duration::ZERO,
+        }
+    }
+}
+
+/// Whether results of executions are waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Completion {
+    /// Follow each execution to its end, and adapt what uses its outputs.
+    #[default]
+    Await,
+    /// Leave an execution alone as soon as the service has accepted it. What
+    /// would use its outputs stays deferred.
+    Detach,
+}
+
+/// Limits of one run. `None` is no limit. An action that would exceed one is
+/// dropped; a later, smaller one may still fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Budget {
+    /// Executions requested.
+    pub actions: Option<u64>,
+    /// Sum of the recorded durations of what is executed; actions of unknown duration count as nothing.
+    pub work: Option<Duration>,
+    /// Bytes offered for upload, whether or not the store turns out to have them.
+    pub upload_bytes: Option<u64>,
+}
