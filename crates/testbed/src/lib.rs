@@ -7,16 +7,18 @@
 //! demand ([`Faults`]). Actions run through a [`runner::Runner`]; the default
 //! one starts commands on this machine, without a sandbox.
 //!
+//! [`toy`] is a small orchestrator with a small C project, which builds
+//! through such a service; [`workload`] generates large recorded states.
+//!
 //! Not here: persistence, authentication beyond a scripted token, compression,
 //! expiry other than on demand. Nothing but tests and the `demo` command uses it.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! let server = testbed::Server::start_default().await?;
-//! let digest = server.store().put("a blob that clients of the service will find");
+//! server.store().put("a blob that clients of the service will find");
 //! assert!(server.url().starts_with("http://127.0.0.1:"));
 //! assert_eq!(server.stats().executed, []);
-//! # let _ = digest;
 //! server.shutdown().await;
 //! # Ok(()) }
 //! ```
