@@ -7,8 +7,16 @@ use crate::{Error, ErrorKind, Result};
 
 /// `digests` without repetitions, in order of first occurrence.
 pub(crate) fn distinct(digests: &[Digest]) -> Vec<Digest> {
+    let mut distinct = Vec::with_capacity(digests.len());
+    distinct.extend(each_once(digests).copied());
+    distinct
+}
+
+/// [`distinct`], one by one. The set holds references: it is a tenth of the
+/// size of one of digests, which is what its cost depends on.
+pub(crate) fn each_once(digests: &[Digest]) -> impl Iterator<Item = &Digest> {
     let mut seen = FxHashSet::with_capacity_and_hasher(digests.len(), Default::default());
-    digests.iter().filter(|d| seen.insert(**d)).copied().collect()
+    digests.iter().filter(move |d| seen.insert(*d))
 }
 
 /// How much to allocate ahead for data of a claimed size: the claim may be hostile.

@@ -11,7 +11,7 @@ use futures_util::stream;
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::FxHashMap;
 
-use crate::batch::{distinct, preallocation, require_function};
+use crate::batch::{distinct, each_once, preallocation, require_function};
 use crate::{Blob, BlobStore, Chunks, Error, PerBlob, Result};
 
 /// Pieces of [`BlobStore::open_blob`]: what a service sends per message.
@@ -114,9 +114,10 @@ impl BlobStore for Blobs {
 
     async fn read_blobs(&self, digests: &[Digest]) -> Result<PerBlob<Bytes>> {
         require_function("read_blobs", self.function, digests)?;
-        let digests = distinct(digests);
+        let mut answers = Vec::with_capacity(digests.len());
         let map = self.shared();
-        Ok(digests.into_iter().map(|d| (d, read(&map, "read_blobs", &d))).collect())
+        answers.extend(each_once(digests).map(|d| (*d, read(&map, "read_blobs", d))));
+        Ok(answers)
     }
 
     async fn write_blobs(&self, blobs: &[Blob]) -> Result<PerBlob<()>> {

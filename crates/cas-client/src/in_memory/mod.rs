@@ -153,3 +153,68 @@ impl fmt::Debug for InMemory {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlobStore, BlobStoreExt, ErrorKind};
+    use futures_util::{StreamExt, stream};
+
+    #[tokio::test]
+    async fn a_lying_store_is_found_out_on_every_path() {
+        let store = InMemory::new();
+        let digest = store.put("truth");
+        store.corrupt(&digest, "a lie");
+        assert_eq!(store.find_missing(&[digest]).await.unwrap(), []);
+        assert_eq!(store.peek(&digest), None);
+        let batch = store.read_blobs(&[digest]).await.unwrap().pop().unwrap().1;
+        let error = batch.unwrap_err();
+        assert_eq!((error.kind(), error.digests()), (ErrorKind::Corrupt, &[digest][..]));
+        assert!(!error.to_string().contains("a lie"), "contents do not belong in messages");
+        assert_eq!(store.open_blob(&digest).await.map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
+
+        store.write_blob(&Blob::new(DigestFunction::Sha256, "truth")).await.unwrap();
+        assert_eq!(store.read_blob(&digest).await.unwrap(), "truth", "a write repairs it");
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_blob_is_gone_for_every_handle() {
+        let store = InMemory::new();
+        let (kept, lost) = (store.put("kept"), store.put("lost"));
+        assert!(store.clone().forget(&lost));
+        assert!(!store.forget(&lost));
+        assert_eq!(store.find_missing(&[lost, kept]).await.unwrap(), [lost]);
+        assert_eq!(store.read_blob(&lost).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(store.digests(), [kept]);
+    }
+
+    #[tokio::test]
+    async fn a_hostile_size_costs_no_memory() {
+        let store = InMemory::new();
+        let hash = DigestFunction::Sha256.digest(b"small");
+        let digest = Digest::from_raw(DigestFunction::Sha256, hash.hash(), i64::MAX as u64).unwrap();
+        let sent = store.write_chunks(&digest, stream::iter([Ok(Bytes::from("small"))]).boxed()).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(store.digests(), []);
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted() {
+        let store = InMemory::new();
+        let blob = Blob::new(DigestFunction::Sha256, "12345");
+        let digest = blob.digest();
+        store.write_blobs(&[blob.clone(), blob]).await.unwrap();
+        store.read_blobs(&[digest, DigestFunction::Sha256.digest(b"absent")]).await.unwrap();
+        store.open_blob(&digest).await.map(drop).unwrap();
+        assert!(store.find_missing(&[DigestFunction::Sha512.empty()]).await.is_err());
+        let expected = Stats {
+            find_missing: MethodStats { calls: 1, blobs: 1, bytes: 0 },
+            read_blobs: MethodStats { calls: 1, blobs: 2, bytes: 5 },
+            write_blobs: MethodStats { calls: 1, blobs: 2, bytes: 5 },
+            open_blob: MethodStats { calls: 1, blobs: 1, bytes: 5 },
+            ..Stats::default()
+        };
+        assert_eq!(store.take_stats(), expected);
+        assert_eq!(store.stats(), Stats::default());
+    }
+}

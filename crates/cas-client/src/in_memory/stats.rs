@@ -9,7 +9,7 @@ pub struct MethodStats {
     pub calls: u64,
     /// Blobs (action results, names) that those calls listed, repetitions included.
     pub blobs: u64,
-    /// Bytes handed over: out of reads, into writes that succeeded. 0 for look-ups.
+    /// Bytes handed over: out of reads, into writes that succeeded, each blob once per call. 0 for look-ups.
     pub bytes: u64,
 }
 

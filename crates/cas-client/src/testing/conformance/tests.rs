@@ -78,6 +78,53 @@ async fn a_stack() {
     check_storage(stack).await;
 }
 
+/// An action cache that checks nothing, or forgets everything.
+#[derive(Debug)]
+struct Lenient {
+    results: InMemory,
+    keeps: bool,
+}
+
+impl std::fmt::Display for Lenient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lenient")
+    }
+}
+
+#[async_trait]
+impl ActionCache for Lenient {
+    async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
+        self.results.fetch_action_result(action).await
+    }
+}
+
+#[async_trait]
+impl ActionCacheWriter for Lenient {
+    async fn store_action_result(&self, action: &Digest, result: &ActionResult) -> Result<()> {
+        self.fetch_action_result(action).await?;
+        if self.keeps {
+            self.results.keep_action_result(action, result);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn lenient_caches() {
+    let store = InMemory::new();
+    let cache = Lenient { results: InMemory::new(), keeps: true };
+    action_cache(&cache, &store, ActionCacheRules::LENIENT).await.require_all_passed().unwrap();
+    let report = action_cache(&cache, &store, ActionCacheRules::STRICT).await;
+    let failed: Vec<_> = report.failed().iter().map(|(name, _)| *name).collect();
+    let expected =
+        ["a_result_without_its_outputs_is_never_a_hit", "a_result_without_its_action_is_judged_by_the_rules"];
+    assert_eq!(failed, expected);
+
+    let forgetful = Lenient { results: InMemory::new(), keeps: false };
+    let report = action_cache(&forgetful, &store, ActionCacheRules::LENIENT).await;
+    assert!(report.failed().iter().any(|(name, _)| *name == "a_result_is_read_back"), "{report}");
+}
+
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
