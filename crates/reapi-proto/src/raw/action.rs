@@ -105,18 +105,18 @@ impl Action {
     /// [`RawError::Edit`] for a platform property that is not there.
     pub fn splice(&self, edit: &ActionEdit) -> Result<Bytes, RawError> {
         let mut patches = Vec::with_capacity(3);
-        patches.extend(self.digest_patch(self.command, edit.command_digest)?);
-        patches.extend(self.digest_patch(self.input_root, edit.input_root_digest)?);
+        patches.extend(self.digest_patch(&self.command.0, edit.command_digest)?);
+        patches.extend(self.digest_patch(&self.input_root.0, edit.input_root_digest)?);
         patches.extend(self.platform.patch(&self.bytes, &edit.platform)?);
         patches.sort_by_key(|patch| patch.range.start);
         apply(&self.bytes, &patches)
     }
 
-    fn digest_patch(&self, (field, old): (Field, Digest), new: Option<Digest>) -> Result<Option<Patch>, RawError> {
-        let Some(new) = new.filter(|new| *new != old) else { return Ok(None) };
+    fn digest_patch(&self, field: &Field, new: Option<Digest>) -> Result<Option<Patch>, RawError> {
+        let Some(new) = new else { return Ok(None) };
         let payload = set_digest(&self.bytes, field.payload()?, &new)?;
         let mut with = Vec::with_capacity(payload.len() + 2);
-        put_len_like(&mut with, &self.bytes, &field, &payload);
+        put_len_like(&mut with, &self.bytes, field, &payload);
         Ok(Some(Patch { range: field.whole().range(), with }))
     }
 }

@@ -264,6 +264,8 @@ fn what_is_not_canonical_is_refused_by_name() {
     not_canonical(&[field(5, b""), field(5, b"")]);
     not_canonical(&[field(1, &[field(1, b"a"), field(1, b"a"), empty_digest()].concat())]);
     not_canonical(&[field(1, &[field(1, b"a"), empty_digest(), empty_digest()].concat())]);
+    not_canonical(&[field(1, &[field(1, b"a"), empty_digest(), field(6, b""), field(6, b"")].concat())]);
+    not_canonical(&[field(3, &[field(1, b"a"), field(4, b""), field(4, b"")].concat())]);
 }
 
 #[test]
@@ -326,6 +328,22 @@ fn the_executable_bit_goes_where_encoders_write_it() {
     assert_eq!(set(&explicit, false), explicit);
     assert_eq!(set(&odd, true), odd);
     assert_eq!(set(&odd, false), plain);
+}
+
+#[test]
+fn a_size_that_stays_keeps_its_encoding() {
+    let (old, new) = (DigestFunction::Sha256.digest(b"a"), DigestFunction::Sha256.digest(b"b"));
+    // Three bytes for the size 1, and an explicit 0.
+    for (size_bytes, size) in [(1, &b"\x10\x81\x80\x00"[..]), (0, b"\x10\x00")] {
+        let digest = |digest: &Digest| Digest::from_raw(DigestFunction::Sha256, digest.hash(), size_bytes).unwrap();
+        let entry = |digest: &Digest| {
+            let payload = [&field(1, digest.to_hex().as_bytes()), size].concat();
+            Bytes::from(field(2, &[field(1, b"d"), field(2, &payload)].concat()))
+        };
+        let (old, new) = (digest(&old), digest(&new));
+        let edit = (Bytes::from_static(b"d"), Edit::Set(Node::Directory { digest: new }));
+        assert_eq!(parse(&entry(&old)).splice(&[edit]).unwrap(), entry(&new));
+    }
 }
 
 #[test]

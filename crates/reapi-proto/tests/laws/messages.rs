@@ -329,6 +329,27 @@ fn repeated_singular_fields_are_refused() {
 }
 
 #[test]
+fn an_action_keeps_the_order_of_its_fields() {
+    let message = |digest: v2::Digest, value: &str| {
+        let property = v2::platform::Property { name: "p".into(), value: value.into() };
+        let mut out = Vec::new();
+        len_field(&mut out, 10, &v2::Platform { properties: vec![property] }.encode_to_vec());
+        len_field(&mut out, 2, &digest.encode_to_vec());
+        out.extend([7 << 3, 1]);
+        len_field(&mut out, 1, &digest.encode_to_vec());
+        Bytes::from(out)
+    };
+    let (old, new) = (DigestFunction::Sha256.digest(b"old"), DigestFunction::Sha256.digest(b"newer"));
+    let action = Action::parse(message(old.into(), "from")).unwrap();
+    let edit = ActionEdit {
+        command_digest: Some(new),
+        input_root_digest: Some(new),
+        platform: vec![PropertyEdit { name: "p".into(), from: "from".into(), to: "to".into() }],
+    };
+    assert_eq!(action.splice(&edit).unwrap(), message(new.into(), "to"));
+}
+
+#[test]
 fn an_action_needs_both_digests() {
     let digest = v2::Digest::from(DigestFunction::Sha256.empty());
     let action = v2::Action { command_digest: Some(digest), ..Default::default() };
