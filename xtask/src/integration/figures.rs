@@ -1,6 +1,7 @@
 //! What a test program reports to the task that runs it.
 //!
-//! A line `figure: NAME | EXPECTED | FOUND` anywhere in its output.
+//! A line `figure: NAME | EXPECTED | FOUND` anywhere in its output. EXPECTED is
+//! the very text of FOUND, or `>= N`.
 
 use crate::Failure;
 
@@ -14,7 +15,11 @@ pub(super) struct Figure {
 
 impl Figure {
     pub(super) fn ok(&self) -> bool {
-        self.expected == self.found
+        let number = |text: &str| text.trim().parse::<f64>().ok();
+        match self.expected.strip_prefix(">=").map(number) {
+            Some(least) => least.zip(number(&self.found)).is_some_and(|(least, found)| found >= least),
+            None => self.expected == self.found,
+        }
     }
 }
 
@@ -60,6 +65,13 @@ mod tests {
             [("hits", true), ("runs", false)]
         );
         assert!(read("figure: hits 3").is_err());
+    }
+
+    #[test]
+    fn a_lower_bound_is_a_number() {
+        let ok = |found: &str| Figure { name: "x".into(), expected: ">= 3".into(), found: found.into() }.ok();
+        assert!(ok("3") && ok("10"));
+        assert!(!ok("2") && !ok("") && !ok(">= 3"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) fn unfinished_work(tree: &Tree) -> Findings {
 }
 
 pub(super) fn machine_paths(tree: &Tree) -> Findings {
-    let patterns = [concat!("/", "work/"), concat!("/", "home/"), concat!("/", "root/"), concat!("/", "tmp/")];
+    let patterns = [concat!("/", "work/"), concat!("/", "home/"), concat!("/", "root/."), concat!("/", "tmp/")];
     // The socket that BuildStream's sandbox puts there, by its own configuration.
     let sandbox_socket = concat!("/", "tmp/casd.sock");
     find(tree, |line| {
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn machine_paths_are_found() {
         let check = |line: &str| count(machine_paths, "a.md", line);
-        for dir in ["work", "home", "root", "tmp"] {
+        for dir in ["work", "home", "root/.cargo", "tmp"] {
             assert_eq!(check(&format!("cd /{dir}/x")), 1, "{dir}");
             assert_eq!(check(&format!("cd some/{dir}/x ${{HOME}}/{dir}/y")), 0, "{dir}");
         }
