@@ -12,6 +12,7 @@ use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::SkipReason;
+use crate::messages::unanswered;
 
 /// Shares of the budget that a single tree may use where all trees together are beyond it.
 const SHARES: u64 = 8;
@@ -233,6 +234,11 @@ impl Directories {
                 Err(flaw) => {
                     self.flaws.insert(digest, flaw);
                 }
+            }
+        }
+        for digest in wanted {
+            if !self.forest.contains(&digest) {
+                self.flaws.entry(digest).or_insert_with(|| unanswered(digest));
             }
         }
         Ok(if walk.amount.exceeds(&self.budget, walk.share) { Err(OverBudget) } else { Ok(()) })

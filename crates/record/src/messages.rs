@@ -111,6 +111,6 @@ pub(crate) async fn read_actions(
 }
 
 /// For a store that leaves a digest out of its answer, against its contract.
-fn unanswered(digest: Digest) -> SkipReason {
+pub(crate) fn unanswered(digest: Digest) -> SkipReason {
     SkipReason::Unusable { digest, reason: "the store did not answer for it".to_owned() }
 }

@@ -30,7 +30,8 @@ impl Deriver {
                 trees.extend(self.dependencies.iter().filter_map(|d| d.artifact));
             }
         }
-        trees.extend(self.dependencies.iter().filter(|d| !d.used.is_empty()).filter_map(|d| d.sources));
+        let used = self.dependencies.iter().filter(|d| !d.used.is_empty() && d.sources != d.artifact);
+        trees.extend(used.filter_map(|d| d.sources));
         let own = self.record.element(ElementId::SELF);
         if own.sources != own.artifact {
             trees.extend(own.artifact);
@@ -145,18 +146,24 @@ impl Deriver {
     fn look_behind_artifacts(&mut self, forest: &Forest) {
         for dep in 0..self.dependencies.len() {
             let used = std::mem::take(&mut self.dependencies[dep].used);
+            let Some(sources) = self.dependencies[dep].sources else { continue };
+            let imported = self.dependencies[dep].artifact == Some(sources);
             let wanted: FxHashSet<Digest> =
                 used.iter().filter_map(|id| file_digest(&self.record.input(*id).recorded)).collect();
-            let Some(sources) = self.dependencies[dep].sources.filter(|_| !wanted.is_empty()) else { continue };
-            let index = self.index_of(forest, Some(sources), &wanted);
+            // An import installs everything under its own path.
+            let searched = (!imported && !wanted.is_empty()).then_some(sources);
+            let index = self.index_of(forest, searched, &wanted);
             let element = self.dependencies[dep].element;
             for id in used {
                 let input = self.record.input(id).clone();
-                let (Some(digest), Some(authority)) = (file_digest(&input.recorded), input.origins.first()) else {
-                    continue;
-                };
+                let Some(authority) = input.origins.first() else { continue };
                 let installed = self.record.origin(*authority).path();
-                if let Some(path) = best(&self.record.paths, installed, index.places(&digest, &input.recorded)) {
+                let source = match file_digest(&input.recorded) {
+                    _ if imported => Some(installed),
+                    Some(digest) => best(&self.record.paths, installed, index.places(&digest, &input.recorded)),
+                    None => None,
+                };
+                if let Some(path) = source {
                     let guess = self.origin_id(Origin::Source { element, path });
                     let origins = &mut self.record.inputs[id.index()].origins;
                     origins.push(guess);
