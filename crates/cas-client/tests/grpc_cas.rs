@@ -1,5 +1,6 @@
 //! FindMissing, batches and capabilities of the gRPC client against a scripted server.
 #![cfg(feature = "grpc")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
 
 mod grpc_support;
 

@@ -1,5 +1,6 @@
 //! When the gRPC client tries again, and when it does not.
 #![cfg(feature = "grpc")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
 
 mod grpc_support;
 
@@ -7,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use cas_client::grpc::GrpcClient;
 use cas_client::{ActionCache as _, BlobStore as _, ErrorKind};
-use grpc_support::{Scripted, any, detailed, digest, impatient};
+use futures_util::TryStreamExt as _;
+use grpc_support::proxy::Proxy;
+use grpc_support::raw::{Place, refuse};
+use grpc_support::{Scripted, any, detailed, digest, impatient, piece, replies, replies_then_hang};
 use reapi_proto::{rpc, v2};
 use tonic::{Code, Status};
 
@@ -165,5 +169,51 @@ fn construction_needs_neither_network_nor_runtime_but_a_usable_instance_name() {
     for name in ["one/blobs", "/one", "uploads", "one//two"] {
         config.instance_name = name.into();
         assert_eq!(GrpcClient::new(config.clone()).unwrap_err().kind(), ErrorKind::Invalid, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_made_again_and_its_streams_taken_up() {
+    let server = Scripted::start().await;
+    let wire = Proxy::start(&server.url).await;
+    server.script.read.then_ok(replies_then_hang(vec![piece(b"con")])).then_ok(replies(vec![piece(b"tent")]));
+    let client = GrpcClient::new(impatient(&wire.url)).unwrap();
+    let mut pieces = client.open_blob(&digest(b"content")).await.unwrap();
+    assert_eq!(pieces.try_next().await.unwrap().unwrap(), "con");
+    assert_eq!(wire.cut(), 1);
+    assert_eq!(pieces.try_next().await.unwrap().unwrap(), "tent");
+    assert_eq!(pieces.try_next().await.unwrap(), None);
+    assert_eq!(wire.cut(), 2);
+}
+
+#[tokio::test]
+async fn capabilities_are_asked_for_again_after_a_reconnection() {
+    let server = Scripted::start().await;
+    let wire = Proxy::start(&server.url).await;
+    let limited = |limit| {
+        let cache = v2::CacheCapabilities { max_batch_total_size_bytes: limit, ..Default::default() };
+        v2::ServerCapabilities { cache_capabilities: Some(cache), ..Default::default() }
+    };
+    server.script.capabilities.then_ok(limited(1)).then_ok(limited(2));
+    server.script.get_result.then_fail(Status::not_found(""));
+    let client = GrpcClient::new(impatient(&wire.url)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.capabilities().await.unwrap().max_batch_total_size_bytes, Some(1));
+    }
+    wire.cut();
+    // Whatever is called next connects again.
+    client.fetch_action_result(&digest(b"action")).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.capabilities().await.unwrap().max_batch_total_size_bytes, Some(2));
+    }
+    assert_eq!(server.script.capabilities.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn nonsense_in_place_of_details_does_no_harm() {
+    for (details, place) in [("%", Place::Headers), ("AB", Place::Trailers), ("", Place::Trailers)] {
+        let client = GrpcClient::new(impatient(&refuse(details, place).await)).unwrap();
+        let error = client.find_missing(&[digest(b"x")]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{details:?} in {place:?}: {error}");
     }
 }

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use reapi_proto::Digest;
 use reapi_proto::v2::action_cache_client::ActionCacheClient;
 use reapi_proto::v2::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
-use tonic::transport::Channel;
 
 use super::GrpcClient;
 use super::client::Rpc;
+use super::transport::Transport;
 use crate::{ActionCache, ActionCacheWriter, ErrorKind, Result};
 
 const GET: &str = "GetActionResult";
@@ -66,7 +66,7 @@ impl ActionCacheWriter for GrpcClient {
 }
 
 impl GrpcClient {
-    fn action_cache(&self, channel: Channel) -> ActionCacheClient<Channel> {
+    fn action_cache(&self, channel: Transport) -> ActionCacheClient<Transport> {
         ActionCacheClient::new(channel).max_decoding_message_size(self.config().limits.receive_bytes)
     }
 }

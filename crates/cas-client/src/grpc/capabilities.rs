@@ -192,7 +192,7 @@ mod tests {
     fn priorities_are_clamped_to_the_nearest_range() {
         let mut capabilities = ServerCapabilities::default();
         assert_eq!(capabilities.clamp_priority(7), 7, "nothing said");
-        capabilities.execution_priorities = vec![-10..=0, 5..=6, 9..=8];
+        capabilities.execution_priorities = vec![-10..=0, 5..=6, RangeInclusive::new(9, 8)];
         for (priority, expected) in [(-20, -10), (-3, -3), (1, 0), (4, 5), (7, 6), (i32::MAX, 6), (i32::MIN, -10)] {
             assert_eq!(capabilities.clamp_priority(priority), expected, "{priority}");
         }

@@ -12,6 +12,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 
+use super::transport::Transport;
 use super::{Endpoint, GrpcConfig, KeepAlive};
 use crate::{Error, ErrorKind, Result};
 
@@ -39,7 +40,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct State {
     /// Made at first use: making it needs a runtime, constructing a client does not.
-    channel: Option<Channel>,
+    channel: Option<Transport>,
     keep_alive: KeepAlive,
     epoch: u64,
 }
@@ -48,10 +49,10 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Place(#[expect(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
 
-/// A [`Channel`] and which of a connection's successive channels it is.
+/// A channel and which of a connection's successive channels it is.
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
-    pub(super) channel: Channel,
+    pub(super) channel: Transport,
     epoch: u64,
 }
 
@@ -87,7 +88,7 @@ impl Connection {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match &state.channel {
             Some(channel) => channel.clone(),
-            None => self.open(state.keep_alive)?,
+            None => Transport::new(self.open(state.keep_alive)?),
         };
         state.channel = Some(channel.clone());
         Ok(Lease { channel, epoch: state.epoch })
@@ -96,9 +97,12 @@ impl Connection {
     /// Learns from a failed call: a service that finds the pings too frequent
     /// gets half as many from here on, on a new connection (gRPC proposal A8).
     pub(super) fn observe(&self, lease: &Lease, status: &Status) {
-        if !complains_of_pings(status) {
-            return;
+        if complains_of_pings(status) {
+            self.calm(lease);
         }
+    }
+
+    fn calm(&self, lease: &Lease) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.epoch == lease.epoch {
             state.epoch += 1;
@@ -152,4 +156,75 @@ fn complains_of_pings(status: &Status) -> bool {
         next = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BlobStore as _;
+    use crate::grpc::{GrpcClient, RetryPolicy};
+    use reapi_proto::DigestFunction;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// Answers the first call of every connection by closing it for the given reason, unprocessed.
+    async fn hostile(reason: h2::Reason) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut preface = [0; 24];
+                stream.read_exact(&mut preface).await.unwrap();
+                let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+                stream.write_all(&settings).await.unwrap();
+                loop {
+                    let mut header = [0; 9];
+                    stream.read_exact(&mut header).await.unwrap();
+                    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+                    stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                    const HEADERS: u8 = 1;
+                    if header[3] == HEADERS {
+                        break;
+                    }
+                }
+                // GOAWAY with 8 bytes of payload: no stream was processed, and why.
+                let mut go_away = vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                go_away.extend(u32::from(reason).to_be_bytes());
+                stream.write_all(&go_away).await.unwrap();
+                // Until the client has closed its side.
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            }
+        });
+        Endpoint::Tcp { host: address.ip().to_string(), port: address.port() }
+    }
+
+    async fn interval_after_two_attempts(reason: h2::Reason) -> Duration {
+        let mut config = GrpcConfig::new(hostile(reason).await);
+        config.retry = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
+        config.keep_alive.interval = Duration::from_secs(100);
+        let client = GrpcClient::new(config).unwrap();
+        let error = client.find_missing(&[DigestFunction::Sha256.digest(b"x")]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        client.calls().state.lock().unwrap().keep_alive.interval
+    }
+
+    #[tokio::test]
+    async fn a_service_that_complains_gets_fewer_pings() {
+        assert_eq!(interval_after_two_attempts(h2::Reason::ENHANCE_YOUR_CALM).await, Duration::from_secs(400));
+        assert_eq!(interval_after_two_attempts(h2::Reason::INTERNAL_ERROR).await, Duration::from_secs(100));
+    }
+
+    #[test]
+    fn one_complaint_counts_once() {
+        let config = GrpcConfig::new(Endpoint::Tcp { host: "localhost".into(), port: 1 });
+        let connection = Connection::new(&config, 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (one, other) = (connection.lease().unwrap(), connection.lease().unwrap());
+        assert_eq!(one.epoch, other.epoch);
+        connection.calm(&one);
+        connection.calm(&other);
+        assert_eq!(connection.state.lock().unwrap().keep_alive.interval, config.keep_alive.interval * 2);
+        assert_ne!(connection.lease().unwrap().epoch, one.epoch);
+    }
 }

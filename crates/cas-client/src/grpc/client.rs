@@ -9,13 +9,13 @@ use bytes::Bytes;
 use reapi_proto::resource::InstanceName;
 use reapi_proto::v2::content_addressable_storage_client::ContentAddressableStorageClient;
 use reapi_proto::{Digest, DigestFunction};
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::capabilities::CapabilitiesCache;
 use super::channel::{Connection, Lease, Place};
 use super::metadata::Caller;
 use super::status::call_failure;
+use super::transport::Transport;
 use super::{Access, GrpcConfig};
 use crate::batch::require_function;
 use crate::retry::{Failure, Retrier};
@@ -167,7 +167,7 @@ impl GrpcClient {
         &self,
         rpc: Rpc<'_>,
         message: M,
-        send: impl FnOnce(Channel, Request<M>) -> F,
+        send: impl FnOnce(Transport, Request<M>) -> F,
     ) -> Result<R, Failure>
     where
         F: Future<Output = Result<Response<R>, Status>>,
@@ -193,7 +193,7 @@ impl GrpcClient {
         &self,
         rpc: Rpc<'_>,
         message: M,
-        send: impl Fn(Channel, Request<M>) -> F,
+        send: impl Fn(Transport, Request<M>) -> F,
     ) -> Result<R>
     where
         M: Clone,
@@ -209,7 +209,7 @@ impl GrpcClient {
     }
 
     /// The CAS stub.
-    pub(super) fn cas(&self, channel: Channel) -> ContentAddressableStorageClient<Channel> {
+    pub(super) fn cas(&self, channel: Transport) -> ContentAddressableStorageClient<Transport> {
         ContentAddressableStorageClient::new(channel).max_decoding_message_size(self.config().limits.receive_bytes)
     }
 }

@@ -172,10 +172,6 @@ impl Watch {
                 self.in_time(stub.wait_execution(request)).await?
             }
             None => {
-                if self.submissions >= MAX_SUBMISSIONS {
-                    let reason = format!("given up after {MAX_SUBMISSIONS} submissions");
-                    return Err(Failure::fatal(client.error(ErrorKind::Unavailable, METHOD, reason)).into());
-                }
                 let request = client.signed(self.message.clone(), Some(&self.action));
                 self.in_time(stub.execute(request)).await?
             }
@@ -251,6 +247,8 @@ impl Watch {
         let failure = self.client.judge(self.client.watches(), lease, METHOD, status);
         match status.code() {
             Code::NotFound if waiting => Setback { failure: Failure::retry(failure.error), operation_lost: true },
+            // Some services say so of an absent Action or Command.
+            Code::NotFound => operation::absent(failure).map(|e| e.at(&self.client.config().endpoint)).into(),
             Code::Unimplemented if waiting => {
                 self.can_wait = false;
                 Setback { failure: Failure::retry(failure.error), operation_lost: true }
@@ -266,7 +264,12 @@ impl Watch {
             self.operation = None;
         }
         let action = self.action;
-        self.attempts.again(setback.failure.map(|e| e.with_digest(action))).await
+        let failure = setback.failure.map(|e| e.with_digest(action));
+        let submit = self.operation.is_none() || !self.can_wait;
+        if submit && self.submissions >= MAX_SUBMISSIONS {
+            return Err(failure.error.after(self.submissions));
+        }
+        self.attempts.again(failure).await
     }
 
     /// Bounds `step` by the limit for the whole execution, where there is one.

@@ -22,6 +22,7 @@ mod operation;
 mod packing;
 mod read_stream;
 mod status;
+mod transport;
 mod wire;
 mod write_stream;
 

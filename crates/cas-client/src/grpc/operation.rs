@@ -105,8 +105,18 @@ fn execution_failure(status: &rpc::Status) -> Failure {
             format!("the action ran longer than its timeout: {reason}"),
         )),
         Code::Cancelled => Failure::fatal(Error::new(ErrorKind::Cancelled, METHOD, reason)),
+        Code::NotFound => absent(failure),
         _ => failure,
     }
+}
+
+/// NOT_FOUND to `Execute` is outside of the specification, but buildbox-casd
+/// answers so when Action or Command are absent. Which one, only the text says.
+pub(super) fn absent(failure: Failure) -> Failure {
+    failure.map(|error| {
+        let found = Error::new(ErrorKind::MissingInputs, METHOD, error.reason());
+        found.with_digests(error.digests().iter().copied())
+    })
 }
 
 #[cfg(test)]
@@ -156,6 +166,7 @@ mod tests {
             (Code::Internal, ErrorKind::Unavailable, false),
             (Code::InvalidArgument, ErrorKind::Invalid, true),
             (Code::FailedPrecondition, ErrorKind::MissingInputs, true),
+            (Code::NotFound, ErrorKind::MissingInputs, true),
         ] {
             let failure = failed(code, None);
             assert_eq!((failure.error.kind(), failure.is_fatal()), (kind, fatal), "{code:?}");

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of it")]
 
 mod local_cas;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 
 use std::collections::VecDeque;

@@ -58,3 +58,42 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, r
     };
     let _ = report.send(end);
 }
+
+/// Where a status stands in a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Headers,
+    Trailers,
+}
+
+/// A server that refuses every call with FAILED_PRECONDITION and the given
+/// `grpc-status-details-bin`, which may be nonsense. Returns its URL.
+pub(crate) async fn refuse(details: &'static str, place: Place) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let status = [("grpc-status", "9"), ("grpc-status-details-bin", details)];
+                    let status = status.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+                    let status = http::HeaderMap::from_iter(status);
+                    let mut response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                    match place {
+                        Place::Headers => {
+                            response.headers_mut().extend(status);
+                            respond.send_response(response, true).unwrap();
+                        }
+                        Place::Trailers => {
+                            let mut stream = respond.send_response(response, false).unwrap();
+                            stream.send_data(Bytes::new(), false).unwrap();
+                            stream.send_trailers(status).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    url
+}
