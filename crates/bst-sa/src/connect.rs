@@ -77,8 +77,9 @@ impl ConnectOptions {
     /// What an option's URL, or that of --server, leads to.
     pub(crate) fn place(&self, option: &str, own: Option<&str>, function: DigestFunction) -> Result<Place, Failure> {
         let url = own.or(self.server.as_deref()).ok_or_else(|| {
-            Failure::usage(format!("no service given: neither {option} nor --server"))
-                .hint("for example --server unix:/path/to/casd.sock, or --server file:DIR for buildbox-casd's directory")
+            Failure::usage(format!("no service given: neither {option} nor --server")).hint(
+                "for example --server unix:/path/to/casd.sock, or --server file:DIR for buildbox-casd's directory",
+            )
         })?;
         self.open(url, function)
     }
@@ -92,9 +93,8 @@ impl ConnectOptions {
             let store = FileStore::open(Path::new(directory)).map_err(Failure::from)?;
             return Ok(Place::Directory(Arc::new(store)));
         }
-        let endpoint: Endpoint = url
-            .parse()
-            .map_err(|e: cas_client::grpc::EndpointError| Failure::usage(e.to_string()))?;
+        let endpoint: Endpoint =
+            url.parse().map_err(|e: cas_client::grpc::EndpointError| Failure::usage(e.to_string()))?;
         let config = GrpcConfig {
             instance_name: self.instance.clone(),
             digest_function: function,

@@ -66,7 +66,9 @@ impl From<cas_client::Error> for Failure {
         let hint = match error.kind() {
             ErrorKind::Unavailable => Some("is the service running? `bst-sa doctor` with the same options tells more"),
             ErrorKind::Unsupported => Some("`bst-sa doctor` with the same options lists what the service offers"),
-            ErrorKind::Denied => Some("the service or the directory does not allow this; check permissions and options"),
+            ErrorKind::Denied => {
+                Some("the service or the directory does not allow this; check permissions and options")
+            }
             _ => None,
         };
         let mut failure = Self::new(error.to_string());

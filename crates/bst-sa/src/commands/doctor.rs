@@ -71,7 +71,7 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
             };
             table.add_row([mark, &check.what, &check.found]);
         }
-        output::print(&table.to_string())?;
+        output::print(&table.trim_fmt())?;
         for check in &checks {
             if let Some(advice) = &check.advice {
                 output::print(&format!("\n{}: {advice}", check.what))?;
@@ -106,7 +106,8 @@ async fn services(connect: &ConnectOptions, checks: &mut Vec<Check>, progress: &
     Ok(())
 }
 
-const START: &str = "start the service, or correct the URL; for casd on one machine: buildbox-casd --bind=unix:PATH DIR";
+const START: &str =
+    "start the service, or correct the URL; for casd on one machine: buildbox-casd --bind=unix:PATH DIR";
 
 async fn storage(place: Place, checks: &mut Vec<Check>) {
     let probe = FUNCTION.digest(b"bst-sa doctor asks whether this blob is there");
@@ -139,12 +140,19 @@ async fn capabilities(client: &GrpcClient, checks: &mut Vec<Check>) {
             checks.push(if sha256 {
                 Check::ok("digest functions", found)
             } else {
-                Check::bad("digest functions", Verdict::Failed, found, "BuildStream and recc use SHA256; choose a service that does")
+                Check::bad(
+                    "digest functions",
+                    Verdict::Failed,
+                    found,
+                    "BuildStream and recc use SHA256; choose a service that does",
+                )
             });
             let limit = capabilities.max_batch_total_size_bytes;
             checks.push(Check::ok("largest batch", limit.map_or("no stated limit".to_owned(), output::bytes)));
         }
-        Err(e) => checks.push(Check::bad("capabilities", Verdict::Warning, e.to_string(), "defaults are used without them")),
+        Err(e) => {
+            checks.push(Check::bad("capabilities", Verdict::Warning, e.to_string(), "defaults are used without them"))
+        }
     }
     // Only casd answers this one; others need not.
     if let Ok(Some(details)) = client.local_server_details().await {
@@ -167,11 +175,15 @@ async fn action_cache(place: Place, checks: &mut Vec<Check>) {
 async fn execution(place: Place, checks: &mut Vec<Check>) {
     let advice = "`prime` and `exec` need it; for casd add --buildbox-run=PATH/buildbox-run and --jobs=N";
     checks.push(match place {
-        Place::Directory(store) => Check::bad("execution", Verdict::Warning, format!("{store} executes nothing"), advice),
+        Place::Directory(store) => {
+            Check::bad("execution", Verdict::Warning, format!("{store} executes nothing"), advice)
+        }
         Place::Service(client) => match client.capabilities().await.map(|c| c.execution) {
             Ok(Some(true)) => Check::ok("execution", client.to_string()),
             Ok(Some(false)) => Check::bad("execution", Verdict::Warning, "switched off", advice),
-            Ok(None) => Check::bad("execution", Verdict::Warning, "the service does not say whether it executes", advice),
+            Ok(None) => {
+                Check::bad("execution", Verdict::Warning, "the service does not say whether it executes", advice)
+            }
             Err(e) => Check::bad("execution", Verdict::Failed, e.to_string(), START),
         },
     });

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas_client::{
-    Blob, BlobStore, BlobStoreExt, CacheLookup, ErrorKind, ExecuteRequest, Execution, ExecutionOutcome, ExecutionUpdate,
-    outputs,
+    Blob, BlobStore, BlobStoreExt, CacheLookup, ErrorKind, ExecuteRequest, Execution, ExecutionOutcome,
+    ExecutionUpdate, outputs,
 };
 use futures_util::TryStreamExt;
 use prost::Message;

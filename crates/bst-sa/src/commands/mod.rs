@@ -1,7 +1,10 @@
 //! One module per command.
 
+mod demo;
 mod doctor;
 mod exec;
+mod generate;
+mod prime;
 mod show;
 
 use std::process::ExitCode;
@@ -13,13 +16,16 @@ use crate::failure::Failure;
 
 pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Doctor(args) => doctor::run(args).await,
-        Command::Exec(args) => exec::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Generate(args) => generate::run(args).await,
+        Command::Instantiate(args) => prime::instantiate(args).await,
+        Command::Prime(args) => prime::prime(args).await,
         Command::Show(args) => show::run(args).await,
+        Command::Exec(args) => exec::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bst-sa", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        _ => Err(Failure::new("not yet")),
     }
 }

@@ -74,7 +74,8 @@ pub(crate) async fn run(args: ShowArgs) -> Result<ExitCode, Failure> {
 
 async fn message(args: &ShowArgs) -> Result<Bytes, Failure> {
     if let Some(file) = &args.file {
-        let bytes = fs::read(file).map_err(|e| Failure::new(format!("{} cannot be read", file.display())).because(&e))?;
+        let bytes =
+            fs::read(file).map_err(|e| Failure::new(format!("{} cannot be read", file.display())).because(&e))?;
         return Ok(bytes.into());
     }
     let digest = match (&args.digest, &args.element, &args.graph) {
@@ -213,7 +214,8 @@ fn print_table(shown: &Shown) -> Result<(), Failure> {
     output::print(&format!("{name}: {} actions, {size} in the {} layout\n", shown.actions.len(), shown.layout))?;
     let mut table = output::table(&["action", "of", "inputs", "sources", "artifacts", "actions", "ms", "outputs"], 2);
     for action in &shown.actions {
-        let count = |kind| action.overlays.iter().filter(|o| o.origins.first().is_some_and(|o| o.r#type == kind)).count();
+        let count =
+            |kind| action.overlays.iter().filter(|o| o.origins.first().is_some_and(|o| o.r#type == kind)).count();
         table.add_row([
             short(&action.base).to_owned(),
             action.element.clone().unwrap_or_default(),

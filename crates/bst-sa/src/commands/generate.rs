@@ -1,0 +1,145 @@
+//! `bst-sa generate`: record what a build ran.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cas_client::BlobStoreExt;
+use overlay::Mode;
+use overlay::graph::Graph;
+use record::{ElementReport, ExplicitList, GenerateReport, Generator, Layout};
+use serde::Serialize;
+
+use crate::cli::{GenerateArgs, ModeChoice};
+use crate::failure::Failure;
+use crate::graph::read_graph;
+use crate::output;
+use crate::progress::Progress;
+
+#[derive(Serialize)]
+struct Json<'a> {
+    elements: Vec<JsonElement<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonElement<'a> {
+    name: &'a str,
+    actions: usize,
+    overlays: usize,
+    speculative_actions: Option<String>,
+    bytes: u64,
+    skipped: Vec<JsonSkipped>,
+}
+
+#[derive(Serialize)]
+struct JsonSkipped {
+    action: String,
+    reason: String,
+}
+
+pub(crate) async fn run(args: GenerateArgs) -> Result<ExitCode, Failure> {
+    let graph = read_graph(&args.graph.graph)?;
+    let blobs = args.connect.blobs(graph.digest_function())?;
+    let cache = args.connect.action_cache(graph.digest_function())?;
+    let names = wanted(&args.elements, &graph);
+    let progress = Progress::new(format!("recording {} elements", names.len()));
+    let layout = if args.reference_layout { Layout::Reference } else { Layout::Compact };
+    let report = Generator::new(Arc::clone(&blobs), cache, Arc::new(ExplicitList))
+        .with_mode(mode(args.mode))
+        .with_layout(layout)
+        .generate(&graph, &names)
+        .await
+        .map_err(|e| Failure::usage("nothing was recorded").because(&e))?;
+    if let Some(directory) = &args.out {
+        for element in &report.elements {
+            if let Some(digest) = &element.speculative_actions {
+                write_message(directory, &element.name, &blobs.read_blob(digest).await?)?;
+            }
+        }
+    }
+    drop(progress);
+    if args.json.json {
+        output::print_json(&Json { elements: report.elements.iter().map(json).collect() })?;
+    } else {
+        print_table(&report)?;
+    }
+    match report.stopped {
+        Some(error) => Err(Failure::from(error).hint("what is listed above was recorded; run it again for the rest")),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn wanted(elements: &[String], graph: &Graph) -> Vec<String> {
+    if !elements.is_empty() {
+        return elements.to_vec();
+    }
+    let with_actions = graph.elements().filter(|e| e.subactions.as_ref().is_some_and(|s| !s.is_empty()));
+    with_actions.map(|e| e.name.clone()).collect()
+}
+
+fn mode(choice: ModeChoice) -> Mode {
+    match choice {
+        ModeChoice::None => Mode::None,
+        ModeChoice::PrimeOnly => Mode::PrimeOnly,
+        ModeChoice::SourceArtifact => Mode::SourceArtifact,
+        ModeChoice::IntraElement => Mode::IntraElement,
+        ModeChoice::Full => Mode::Full,
+    }
+}
+
+fn json(element: &ElementReport) -> JsonElement<'_> {
+    JsonElement {
+        name: &element.name,
+        actions: element.actions,
+        overlays: element.overlays,
+        speculative_actions: element.speculative_actions.map(|d| d.to_string()),
+        bytes: element.bytes,
+        skipped: element
+            .skipped
+            .iter()
+            .map(|s| JsonSkipped { action: s.action.to_string(), reason: s.reason.to_string() })
+            .collect(),
+    }
+}
+
+/// `DIR/NAME.pb`; what separates directories or projects in a name becomes a dash.
+fn write_message(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    let path = directory.join(format!("{}.pb", name.replace(['/', ':'], "-")));
+    let failed = |e: std::io::Error| Failure::new(format!("{} cannot be written", path.display())).because(&e);
+    fs::create_dir_all(directory).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
+    file.persist(&path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+fn print_table(report: &GenerateReport) -> Result<(), Failure> {
+    let mut table = output::table(&["element", "actions", "overlays", "skipped", "size", "speculative actions"], 1);
+    for element in &report.elements {
+        table.add_row([
+            element.name.clone(),
+            element.actions.to_string(),
+            element.overlays.to_string(),
+            element.skipped.len().to_string(),
+            output::bytes(element.bytes),
+            element.speculative_actions.map_or("none".to_owned(), |d| d.to_string()),
+        ]);
+    }
+    output::print(&table.trim_fmt())?;
+    for element in &report.elements {
+        if element.listed.is_none() {
+            output::print(&format!("{}: the graph lists no subactions", element.name))?;
+        }
+        for skipped in &element.skipped {
+            output::print(&format!("{}: skipped {}: {}", element.name, skipped.action, skipped.reason))?;
+        }
+    }
+    for (name, reason) in &report.unusable_records {
+        output::print(&format!("{name}: its stored record was not used: {reason}"))?;
+    }
+    if let Some(error) = &report.action_cache {
+        output::print(&format!("results are not known, so nothing is recorded of outputs: {error}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! `bst-sa instantiate` and `bst-sa prime`: the same engine, without and with execution.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use instantiate::{
+    Budget, Completion, Engine, ExecutionReport, Lookup, Options, Outcome, RecordReport, Report, Services,
+};
+use overlay::graph::Graph;
+use serde_json::{Map, Value, json};
+
+use crate::cli::{InstantiateArgs, LookupChoice, PrimeArgs};
+use crate::failure::Failure;
+use crate::graph::read_graph;
+use crate::output;
+use crate::progress::Progress;
+
+/// What is reported besides outcomes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Outcomes,
+    Executions,
+}
+
+pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failure> {
+    let graph = read_graph(&args.graph.graph)?;
+    let blobs = args.connect.blobs(graph.digest_function())?;
+    let cache = args.connect.action_cache(graph.digest_function())?;
+    let options = Options { lookup: lookup(args.lookup), ..Options::default() };
+    let report = run(Services::dry_run(blobs, cache), graph, &args.elements, options).await?;
+    finish(&report, args.json.json, Detail::Outcomes)
+}
+
+pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
+    let graph = read_graph(&args.graph.graph)?;
+    let function = graph.digest_function();
+    let services = Services {
+        blobs: args.connect.blobs(function)?,
+        cache: args.connect.action_cache(function)?,
+        execution: Some(args.connect.execution(function)?),
+    };
+    let defaults = Options::default();
+    let options = Options {
+        jobs: args.jobs.unwrap_or(defaults.jobs),
+        priority: args.priority.unwrap_or(defaults.priority),
+        lookup: lookup(args.lookup),
+        budget: Budget {
+            actions: args.max_actions,
+            work: args.max_seconds.map(Duration::from_secs),
+            upload_bytes: args.max_bytes,
+        },
+        completion: if args.detach { Completion::Detach } else { Completion::Await },
+        ..defaults
+    };
+    let report = run(services, graph, &args.elements, options).await?;
+    finish(&report, args.json.json, Detail::Executions)
+}
+
+pub(crate) fn lookup(choice: LookupChoice) -> Lookup {
+    match choice {
+        LookupChoice::Nearest => Lookup::Nearest,
+        LookupChoice::Weak => Lookup::Weak,
+    }
+}
+
+async fn run(services: Services, graph: Graph, elements: &[String], options: Options) -> Result<Report, Failure> {
+    let bar = Arc::new(Mutex::new(Progress::new("loading records")));
+    let shown = Arc::clone(&bar);
+    let names = with_dependencies(&graph, elements)?;
+    let mut engine = Engine::new(services, Arc::new(graph)).with_options(options).with_observer(Arc::new(
+        move |p: &instantiate::Progress| {
+            let bar = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            bar.say(format!("{} adapted, {} running, {} waiting", p.adapted, p.running, p.waiting));
+            bar.count(p.actions.saturating_sub(p.waiting + p.preparing), p.actions);
+        },
+    ));
+    if let Some(names) = names {
+        engine = engine.with_elements(names);
+    }
+    engine.run_static().await.map_err(|e| Failure::usage("nothing was done").because(&e))
+}
+
+/// The named elements and everything that they build against; `None` for the whole graph.
+fn with_dependencies(graph: &Graph, elements: &[String]) -> Result<Option<Vec<String>>, Failure> {
+    if elements.is_empty() {
+        return Ok(None);
+    }
+    let mut names = BTreeSet::new();
+    for name in elements {
+        if graph.get(name).is_none() {
+            return Err(Failure::usage(format!("the graph has no element {name}"))
+                .hint("names are as in the graph, for example app.bst"));
+        }
+        names.extend(graph.closure(name).iter().map(|e| e.name.clone()));
+        names.insert(name.clone());
+    }
+    Ok(Some(names.into_iter().collect()))
+}
+
+fn finish(report: &Report, as_json: bool, detail: Detail) -> Result<ExitCode, Failure> {
+    if as_json {
+        output::print_json(&json_report(report, detail))?;
+    } else {
+        print_tables(report, detail)?;
+    }
+    // Priming is best effort: what could not be predicted or executed is in
+    // the report. Only when nothing at all worked has the command failed.
+    let totals = &report.totals;
+    let useless = totals.failed > 0 && totals.executed + totals.cached + totals.submitted == 0;
+    Ok(if useless { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn json_report(report: &Report, detail: Detail) -> Value {
+    let elements: Vec<Value> = report
+        .elements
+        .iter()
+        .map(|element| {
+            let actions: Vec<Value> = element
+                .actions
+                .iter()
+                .map(|action| {
+                    let mut value = json!({
+                        "base": action.base.to_string(),
+                        "outcome": action.outcome.name(),
+                        "adapted": action.adapted.map(|d| d.to_string()),
+                        "reason": action.reason,
+                        "guess": action.guess,
+                    });
+                    if detail == Detail::Executions {
+                        value["executed"] = (action.execution == ExecutionReport::Executed).into();
+                        value["cached"] = (action.execution == ExecutionReport::Cached).into();
+                        value["failed"] = matches!(action.execution, ExecutionReport::Failed(_)).into();
+                    }
+                    value
+                })
+                .collect();
+            let mut value = json!({ "name": element.name, "actions": actions });
+            if let RecordReport::None(skip) = &element.record {
+                value["reason"] = skip.to_string().into();
+            }
+            value
+        })
+        .collect();
+    let totals = &report.totals;
+    let mut sums = Map::new();
+    let mut sum = |name: &str, count: u64| sums.insert(name.to_owned(), count.into());
+    sum("actions", totals.actions);
+    sum("unchanged", totals.unchanged);
+    sum("adapted", totals.adapted);
+    sum("deferred", totals.deferred);
+    sum("dropped", totals.dropped);
+    sum("guesses", totals.guesses);
+    if detail == Detail::Executions {
+        sum("executed", totals.executed);
+        sum("cached", totals.cached);
+        sum("submitted", totals.submitted);
+        sum("failed", totals.failed);
+        sum("superseded", totals.superseded);
+        sum("uploaded_blobs", totals.upload.uploaded);
+        sum("uploaded_bytes", totals.upload.bytes);
+    }
+    json!({ "elements": elements, "totals": sums })
+}
+
+fn print_tables(report: &Report, detail: Detail) -> Result<(), Failure> {
+    let mut heads = vec!["element", "actions", "unchanged", "adapted", "deferred", "dropped"];
+    if detail == Detail::Executions {
+        heads.extend(["executed", "cached", "failed"]);
+    }
+    let mut table = output::table(&heads, 1);
+    for element in &report.elements {
+        let outcome = |o: Outcome| element.actions.iter().filter(|a| a.outcome == o).count().to_string();
+        let mut row = vec![
+            element.name.clone(),
+            element.actions.len().to_string(),
+            outcome(Outcome::Unchanged),
+            outcome(Outcome::Adapted),
+            outcome(Outcome::Deferred),
+            outcome(Outcome::Dropped),
+        ];
+        if detail == Detail::Executions {
+            let count = |test: fn(&ExecutionReport) -> bool| {
+                element.actions.iter().filter(|a| test(&a.execution)).count().to_string()
+            };
+            row.push(count(|e| *e == ExecutionReport::Executed));
+            row.push(count(|e| *e == ExecutionReport::Cached));
+            row.push(count(|e| matches!(e, ExecutionReport::Failed(_))));
+        }
+        table.add_row(row);
+    }
+    output::print(&table.trim_fmt())?;
+    for element in &report.elements {
+        if let RecordReport::None(skip) = &element.record {
+            output::print(&format!("{}: no record used: {skip}", element.name))?;
+        }
+        for action in &element.actions {
+            if let Some(reason) = &action.reason {
+                output::print(&format!("{}: {} {}: {reason}", element.name, action.base, action.outcome.name()))?;
+            }
+            if let ExecutionReport::Failed(reason) = &action.execution {
+                output::print(&format!("{}: {} failed: {reason}", element.name, action.base))?;
+            }
+        }
+    }
+    Ok(())
+}
