@@ -250,7 +250,7 @@ async fn an_early_refusal_is_reported() {
 async fn another_committed_size_is_a_broken_promise() {
     for committed in [-1, 0, 6, 8] {
         let server = Scripted::start().await;
-        server.script.write(WriteStep::AfterAll(Box::new(move |_| Ok(committed))));
+        server.script.write(WriteStep::AfterAll(Ok(committed)));
         let source = chunks(vec![Bytes::from_static(b"content")]);
         let error = server.client().write_chunks(&digest(b"content"), source).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol, "{committed}");
@@ -260,7 +260,7 @@ async fn another_committed_size_is_a_broken_promise() {
 #[tokio::test]
 async fn somebody_else_was_faster() {
     let server = Scripted::start().await;
-    server.script.write(WriteStep::AfterAll(Box::new(|_| Err(Status::already_exists("")))));
+    server.script.write(WriteStep::AfterAll(Err(Status::already_exists(""))));
     server.client().write_chunks(&digest(b"content"), chunks(vec![Bytes::from_static(b"content")])).await.unwrap();
 }
 

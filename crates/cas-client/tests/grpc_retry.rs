@@ -155,7 +155,7 @@ async fn every_call_names_its_caller() {
         correlated_invocations_id: "build".into(),
         ..Default::default()
     };
-    assert_eq!(server.script.find_missing.metadata(), [expected.clone()]);
+    assert_eq!(server.script.find_missing.metadata().first(), Some(&expected));
     let with_action = v2::RequestMetadata { action_id: action.to_string(), ..expected };
     assert_eq!(server.script.get_result.metadata(), [with_action]);
 }

@@ -119,7 +119,9 @@ impl Upload {
 /// How a scripted `Write` behaves.
 pub(crate) enum WriteStep {
     /// Takes everything, then answers.
-    AfterAll(Box<dyn FnOnce(&Upload) -> Answer<i64> + Send>),
+    AfterAll(Answer<i64>),
+    /// Takes everything, then confirms its size.
+    Confirm,
     /// Answers after this many messages; what the client does then is not looked at.
     After(usize, Answer<i64>),
     /// Takes this many messages and never answers nor takes more.
@@ -154,7 +156,7 @@ impl Script {
 
     /// Plans a `Write` that takes everything and confirms its size.
     pub(crate) fn write_ok(&self) -> &Self {
-        self.write(WriteStep::AfterAll(Box::new(|upload| Ok(i64::try_from(upload.data().len()).unwrap()))))
+        self.write(WriteStep::Confirm)
     }
 
     pub(crate) fn uploads(&self) -> Vec<Upload> {
@@ -329,7 +331,7 @@ impl byte_stream_server::ByteStream for Service {
         let step = self.0.writes.lock().unwrap().pop_front();
         let step = step.ok_or_else(|| Status::permission_denied("the script has no more answers"))?;
         let most = match &step {
-            WriteStep::AfterAll(_) => usize::MAX,
+            WriteStep::AfterAll(_) | WriteStep::Confirm => usize::MAX,
             WriteStep::After(count, _) | WriteStep::Hang(count) => *count,
         };
         let index = {
@@ -353,8 +355,8 @@ impl byte_stream_server::ByteStream for Service {
         self.0.uploads.lock().unwrap()[index] = upload.clone();
         self.0.upload_over.notify_waiters();
         let committed_size = match step {
-            WriteStep::AfterAll(answer) => answer(&upload)?,
-            WriteStep::After(_, answer) => answer?,
+            WriteStep::AfterAll(answer) | WriteStep::After(_, answer) => answer?,
+            WriteStep::Confirm => i64::try_from(upload.data().len()).unwrap(),
             WriteStep::Hang(_) => std::future::pending().await,
         };
         Ok(Response::new(bytestream::WriteResponse { committed_size }))
