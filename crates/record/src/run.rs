@@ -108,9 +108,7 @@ impl<'a> Run<'a> {
     async fn generate(&mut self, element: &Element) -> Result<()> {
         let mut report = ElementReport { name: element.name.clone(), ..ElementReport::default() };
         let outcome = self.generate_into(element, &mut report).await;
-        for Skipped { action, reason } in &report.skipped {
-            tracing::debug!(element = %element.name, %action, %reason, "action skipped");
-        }
+        log_skips(element, &report);
         self.report.elements.push(report);
         outcome
     }
@@ -164,7 +162,9 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.report.derived += 1;
-        if let Some(Derived { record, bases }) = self.derive(element, subactions, &mut report).await? {
+        let derived = self.derive(element, subactions, &mut report).await?;
+        log_skips(element, &report);
+        if let Some(Derived { record, bases }) = derived {
             self.unstored_bases.extend(bases.into_iter().map(|base| (base.action, base)));
             let record = Arc::new(record);
             self.overviews.insert(element.name.clone(), Arc::clone(&record));
@@ -195,6 +195,12 @@ impl<'a> Run<'a> {
             report.skipped.push(Skipped { action: beyond.action, reason });
         }
         subactions
+    }
+}
+
+fn log_skips(element: &Element, report: &ElementReport) {
+    for Skipped { action, reason } in &report.skipped {
+        tracing::debug!(element = %element.name, %action, %reason, "action skipped");
     }
 }
 
