@@ -29,6 +29,13 @@ use crate::{Blob, BlobStore, Chunks, Error, ErrorKind, PerBlob, Result};
 /// the first call and again after a connection broke; every call must be made
 /// within a tokio runtime. Failed calls are repeated as the
 /// [`RetryPolicy`](super::RetryPolicy) says. Dropping a future aborts its call.
+///
+/// Two things are the caller's business. A stream from
+/// [`open_blob`](BlobStore::open_blob) that is neither read on nor dropped
+/// keeps one of the places in [`Limits::concurrent_calls`](super::Limits).
+/// And a [`write_chunks`](BlobStore::write_chunks) of more than 4 MiB that
+/// breaks is `Unavailable` at once, since the pieces that were sent are gone;
+/// smaller blobs and blobs in memory are sent again.
 #[derive(Clone)]
 pub struct GrpcClient {
     inner: Arc<Inner>,

@@ -3,6 +3,18 @@
 //! One [`GrpcClient`] speaks to one endpoint and instance and implements every
 //! trait; split services are several clients side by side. It knows nothing of
 //! builds, and it does not cache or merge calls: that is what decorators do.
+//!
+//! ```no_run
+//! use cas_client::BlobStore as _;
+//! use cas_client::grpc::{GrpcClient, GrpcConfig};
+//! # async fn example(digests: &[reapi_proto::Digest]) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = GrpcConfig::new("unix:/run/casd.sock".parse()?);
+//! config.tool_name = "example".to_owned();
+//! let client = GrpcClient::new(config)?;
+//! println!("{client} lacks {} blobs", client.find_missing(digests).await?.len());
+//! # Ok(())
+//! # }
+//! ```
 
 mod action_cache;
 mod asset;

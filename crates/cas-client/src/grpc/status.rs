@@ -16,6 +16,9 @@ use crate::{Error, ErrorKind};
 /// Longest text of a service that an error repeats, in characters.
 const MAX_MESSAGE_CHARS: usize = 400;
 
+/// How prost's complaint about a message begins, which tonic turns into INTERNAL.
+const UNDECODABLE: &str = "failed to decode Protobuf message";
+
 /// The failure that the status of a call to `method` stands for.
 ///
 /// A status with a source was made on this side, out of a transport error: its
@@ -67,6 +70,8 @@ fn failure(method: &'static str, code: Code, message: &str, details: &[Any]) -> 
 fn classify(code: Code, message: &str, details: &[Any]) -> (ErrorKind, bool) {
     match code {
         Code::Ok => (ErrorKind::Protocol, false),
+        // From either side: the same bytes would be no more legible next time.
+        Code::Internal if message.starts_with(UNDECODABLE) => (ErrorKind::Protocol, false),
         Code::Cancelled
         | Code::Unknown
         | Code::DeadlineExceeded
@@ -229,6 +234,9 @@ mod tests {
         check(Code::PermissionDenied, "", ErrorKind::Denied, true);
         check(Code::Unimplemented, "", ErrorKind::Unsupported, true);
         check(Code::NotFound, "", ErrorKind::NotFound, true);
+        let complaint = rpc::Status::decode(&[0xff][..]).unwrap_err().to_string();
+        check(Code::Internal, &complaint, ErrorKind::Protocol, true);
+        check(Code::Internal, "out of luck", ErrorKind::Unavailable, false);
     }
 
     #[test]
