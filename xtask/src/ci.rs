@@ -95,7 +95,11 @@ fn run(args: &[&str]) -> Outcome {
 
 fn finish(mut command: Command) -> Outcome {
     let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(Failure::new(format!("{command:?}: {status}"))) }
+    if status.success() {
+        return Ok(());
+    }
+    let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+    Err(Failure::new(format!("cargo {}: {status}", args.join(" "))))
 }
 
 #[cfg(test)]
