@@ -16,13 +16,18 @@ impl Progress {
         } else {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        bar.set_message(what.into());
-        Self(bar)
+        let progress = Self(bar);
+        progress.say(what);
+        progress
     }
 
-    /// Replaces the message.
+    /// Replaces the message. Where nobody looks it goes to the log instead.
     pub(crate) fn say(&self, what: impl Into<String>) {
-        self.0.set_message(what.into());
+        let what = what.into();
+        if self.0.is_hidden() {
+            tracing::info!("{what}");
+        }
+        self.0.set_message(what);
     }
 
     /// Turns it into a bar of `done` out of `total`.
