@@ -120,7 +120,8 @@ impl Engine {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_static(self) -> Result<Report, SetupError> {
-        self.run(unbounded_channel().1).await
+        let (_, events) = unbounded_channel();
+        self.run(events).await
     }
 
     /// Runs until `events` is closed and nothing is under way that could lead
@@ -286,6 +287,8 @@ impl Priming {
                 Some(done) = futures.next(), if !futures.is_empty() => self.take(done),
                 Some(news) = executions.next(), if !executions.is_empty() => self.take_news(news),
                 () = tokio::task::yield_now(), if more => {}
+                // The last stream of executions had nothing more to say.
+                else => {}
             }
         }
     }
