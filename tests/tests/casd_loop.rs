@@ -8,12 +8,16 @@
 //!
 //! Everything that the tool is judged by is put together here from generated
 //! types and plain gRPC calls, apart from the crates under test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of a test fail like a test")]
+#![allow(clippy::print_stdout, reason = "figures are read from the output")]
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::process::Stdio;
+use std::time::Duration;
 
 use prost::Message;
 use reapi_proto::DigestFunction::Sha256;
@@ -31,11 +35,14 @@ use reapi_proto::v2::{
 };
 use reapi_proto::{longrunning, v2};
 use serde_json::{Value, json};
+use tokio::process::Command as Process;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 /// Where recc runs the commands of an element.
 const ELEMENT_DIR: &str = "buildstream/demo/app.bst";
+/// The commands take about a second here; one that hangs should say so before the scenario's time is over.
+const TOOL_LIMIT: Duration = Duration::from_secs(60);
 const FUNCTION: i32 = v2::digest_function::Value::Sha256 as i32;
 
 #[tokio::test]
@@ -71,13 +78,13 @@ async fn a_primed_rebuild_executes_nothing() {
     let build = casd.build(&before, &sandbox).await;
     assert_eq!(build.executed, 3, "the first build starts from an empty cache");
     let graph = casd.graph(&before, &sandbox, Some(&build), None).await;
-    let generated = tool.run("generate", &graph);
+    let generated = tool.run("generate", &graph).await;
     figure("actions recorded", 3, &generated["elements"][0]["actions"]);
 
     let after = State { dep: 41, ..before };
     let record = generated["elements"][0]["speculative_actions"].as_str().expect("a digest");
     let graph = casd.graph(&after, &sandbox, None, Some(record)).await;
-    let primed = tool.run("prime", &graph);
+    let primed = tool.run("prime", &graph).await;
     figure("adapted", 2, outcomes(&primed, "adapted").len());
     figure("unchanged", 1, outcomes(&primed, "unchanged").len());
     figure("executed by priming", 2, &primed["totals"]["executed"]);
@@ -101,7 +108,7 @@ fn outcomes(json: &Value, outcome: &str) -> Vec<String> {
 
 /// Reports a figure to whoever runs this test, and holds it to what is expected.
 #[track_caller]
-fn figure(name: &str, expected: i64, found: impl ToString) {
+fn figure(name: &str, expected: i64, found: impl Display) {
     let found = found.to_string();
     println!("figure: {name} | {expected} | {found}");
     assert_eq!(found, expected.to_string(), "{name}");
@@ -178,15 +185,19 @@ struct Tool {
 
 impl Tool {
     /// Runs a command on `app.bst` with `graph` and returns what it prints as JSON.
-    fn run(&self, command: &str, graph: &Value) -> Value {
-        let file = self.dir.join(format!("{command}.json"));
+    async fn run(&self, command: &str, graph: &Value) -> Value {
+        let [file, log] = ["json", "log"].map(|suffix| self.dir.join(format!("{command}.{suffix}")));
         fs::write(&file, graph.to_string()).unwrap();
         let mut process = Process::new(&self.program);
         process.args([command, "app.bst", "--json", "--server", &self.url, "--graph"]).arg(&file);
-        let output = process.current_dir(&self.dir).output().unwrap();
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "bst-sa {command}: {}\n{stdout}{stderr}", output.status);
-        serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("bst-sa {command}: {e} in {stdout:?}\n{stderr}"))
+        process.current_dir(&self.dir).stdin(Stdio::null()).stderr(fs::File::create(&log).unwrap()).kill_on_drop(true);
+        let outcome = tokio::time::timeout(TOOL_LIMIT, process.output()).await;
+        let said = || fs::read_to_string(&log).unwrap();
+        let output = outcome.unwrap_or_else(|_| panic!("bst-sa {command} does not end\n{}", said())).unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "bst-sa {command}: {}\n{stdout}{}", output.status, said());
+        println!("bst-sa {command}: {}{}", stdout.trim(), said());
+        serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("bst-sa {command}: {e} in {stdout:?}\n{}", said()))
     }
 }
 
