@@ -99,9 +99,12 @@ async fn a_primed_rebuild_executes_nothing() {
     figure("exit status of the rebuilt program", 43, casd.run_program(&rebuild, &sandbox).await);
 }
 
-/// The digests (`H/S`) of the adapted actions, or of the base actions where nothing is adapted.
+/// What became of the actions of `app.bst`: the digests (`H/S`) of the adapted
+/// actions, or of the base actions where nothing is adapted.
 fn outcomes(json: &Value, outcome: &str) -> Vec<String> {
-    let actions = json["elements"][0]["actions"].as_array().expect("a list of actions");
+    let elements = json["elements"].as_array().expect("a list of elements");
+    let app = elements.iter().find(|element| element["name"] == "app.bst").expect("the element");
+    let actions = app["actions"].as_array().expect("a list of actions");
     let chosen = actions.iter().filter(|action| action["outcome"] == outcome);
     chosen.map(|action| action["adapted"].as_str().or(action["base"].as_str()).unwrap().to_owned()).collect()
 }
