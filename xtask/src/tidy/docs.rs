@@ -66,7 +66,7 @@ fn quoted(line: &str) -> impl Iterator<Item = &str> {
 fn is_repository_path(text: &str) -> bool {
     let first = text.split('/').next().unwrap_or_default();
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
-    plain && text.contains('/') && ["crates", "tests", "xtask", ".ci", ".cargo"].contains(&first)
+    plain && text.contains('/') && ["crates", "tests", "xtask", "docs", ".ci", ".cargo"].contains(&first)
 }
 
 pub(super) fn readme_commands(tree: &Tree) -> Findings {
