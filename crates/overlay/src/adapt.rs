@@ -321,8 +321,9 @@ impl Adaptation {
                     let mut node = node.clone();
                     if let (Node::File { executable, .. }, Node::File { executable: recorded, .. }) =
                         (&mut node, &input.recorded)
-                        && self.record.by_digest
+                        && (guess || self.record.by_digest)
                     {
+                        // Installing sets the bit anew: only the authority speaks for it.
                         *executable = *recorded;
                     }
                     if node == input.recorded {
@@ -333,7 +334,13 @@ impl Adaptation {
                 Now::Gone => return InputState::Changed { node: None, guess },
             }
         }
-        if lost { InputState::Lost } else { InputState::Unknown }
+        match input.recorded {
+            _ if lost => InputState::Lost,
+            // Links are made by installing, hardly ever from a source, and
+            // hardly ever anew: the old target is the best guess.
+            Node::Symlink { .. } => InputState::Same { guess: true },
+            _ => InputState::Unknown,
+        }
     }
 
     fn input_flags(&self, input: InputId) -> u8 {

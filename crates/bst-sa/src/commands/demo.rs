@@ -65,6 +65,12 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     progress.say("priming");
     let copy = server.fork().await.map_err(|e| failed("the embedded server", &e))?;
     let priming = prime(&copy, &project, &report.state, &records, &args).await?;
+    for element in &priming.elements {
+        for action in element.actions.iter().filter(|a| a.reason.is_some()) {
+            let reason = action.reason.as_deref().unwrap_or_default();
+            tracing::info!("{}: {} {}: {reason}", element.name, action.base, action.outcome.name());
+        }
+    }
     let before = copy.stats();
     progress.say("rebuilding after priming");
     let (primed, _) = build(&copy, &project, &report.state, jobs).await?;

@@ -104,7 +104,7 @@ impl Deriver {
                 if from_sources.is_some() {
                     continue;
                 }
-                if let Some(found) = best(&self.record.paths, path, sources.places(&digest, &node)) {
+                if let Some(found) = best(&self.record.paths, path, &digest, sources.places(&digest, &node)) {
                     origins.push(self.origin_id(Origin::Source { element: ElementId::SELF, path: found }));
                 } else {
                     let earlier = made.get(&digest).into_iter().flatten().filter(|(_, _, t)| *t < turn);
@@ -114,7 +114,7 @@ impl Deriver {
                 }
             } else {
                 let found = artifacts.iter().rev().find_map(|(dep, index)| {
-                    Some((*dep, best(&self.record.paths, path, index.places(&digest, &node))?))
+                    Some((*dep, best(&self.record.paths, path, &digest, index.places(&digest, &node))?))
                 });
                 if let Some((dep, at)) = found {
                     origins
@@ -160,7 +160,7 @@ impl Deriver {
                 let installed = self.record.origin(*authority).path();
                 let source = match file_digest(&input.recorded) {
                     _ if imported => Some(installed),
-                    Some(digest) => best(&self.record.paths, installed, index.places(&digest, &input.recorded)),
+                    Some(digest) => best(&self.record.paths, installed, &digest, index.all_places(&digest)),
                     None => None,
                 };
                 if let Some(path) = source {
@@ -183,11 +183,11 @@ impl Deriver {
         let Some(artifact) = own.artifact else { return };
         let mut files = Vec::new();
         walk_files(forest, artifact, &mut self.record.paths, &mut |path, node| {
-            if worth_a_search(node) {
-                files.push((path, node.clone()));
+            if let Some(digest) = file_digest(node) {
+                files.push((path, digest));
             }
         });
-        let wanted: FxHashSet<Digest> = files.iter().filter_map(|(_, node)| file_digest(node)).collect();
+        let wanted: FxHashSet<Digest> = files.iter().map(|(_, digest)| *digest).collect();
         let sources = self.index_of(forest, own.sources, &wanted);
         let mut made: FxHashMap<Digest, Vec<(PathId, Origin)>> = FxHashMap::default();
         for (place, produced) in &self.outputs {
@@ -198,14 +198,13 @@ impl Deriver {
                 }
             }
         }
-        for (path, node) in files {
-            let Some(digest) = file_digest(&node) else { continue };
-            if let Some(source) = best(&self.record.paths, path, sources.places(&digest, &node)) {
+        for (path, digest) in files {
+            if let Some(source) = best(&self.record.paths, path, &digest, sources.all_places(&digest)) {
                 let origin = self.origin_id(Origin::Source { element: ElementId::SELF, path: source });
                 self.record.artifact_overlays.push(ArtifactOverlay { path, origin });
             }
             let paths = &self.record.paths;
-            let action = made.get(&digest).and_then(|made| {
+            let action = made.get(&digest).filter(|_| !digest.is_empty()).and_then(|made| {
                 made.iter().max_by_key(|(place, _)| (common_suffix(paths, *place, path), std::cmp::Reverse(*place)))
             });
             if let Some((_, origin)) = action.copied() {
@@ -243,6 +242,11 @@ impl Deriver {
 }
 
 impl DigestIndex<'_> {
+    /// Where the contents are, whatever the executable bit: installing sets that anew.
+    fn all_places(&self, digest: &Digest) -> impl Iterator<Item = PathId> {
+        self.places.get(digest).into_iter().flatten().map(|(path, _)| *path)
+    }
+
     fn places(&self, digest: &Digest, node: &Node) -> impl Iterator<Item = PathId> {
         let executable = matches!(node, Node::File { executable: true, .. });
         self.places.get(digest).into_iter().flatten().filter(move |(_, e)| *e == executable).map(|(path, _)| *path)
@@ -250,18 +254,16 @@ impl DigestIndex<'_> {
 }
 
 /// The candidate most like `target`: same last segment and the longest common
-/// suffix. Without one of the same name, a single candidate will do; several are a coin toss.
-fn best(paths: &Paths, target: PathId, candidates: impl Iterator<Item = PathId>) -> Option<PathId> {
-    let candidates: Vec<PathId> = candidates.collect();
-    if let [only] = candidates[..] {
-        return Some(only);
-    }
-    let (suffix, path) = candidates
-        .into_iter()
-        .map(|c| (common_suffix(paths, c, target), std::cmp::Reverse(c)))
-        .max()
-        .map(|(suffix, path)| (suffix, path.0))?;
-    (suffix > 0).then_some(path)
+/// suffix. Without one of the same name, a single candidate will do if it has
+/// any content at all; several are a coin toss.
+fn best(paths: &Paths, target: PathId, content: &Digest, candidates: impl Iterator<Item = PathId>) -> Option<PathId> {
+    let mut count = 0;
+    let like = candidates.map(|candidate| {
+        count += 1;
+        (common_suffix(paths, candidate, target), std::cmp::Reverse(candidate))
+    });
+    let (suffix, path) = like.max()?;
+    (suffix > 0 || (count == 1 && !content.is_empty())).then_some(path.0)
 }
 
 /// Number of equal trailing segments.
