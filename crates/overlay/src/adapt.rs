@@ -137,6 +137,9 @@ impl Adaptation {
             rewriter: Rewriter::new(record.digest_function),
             record,
         };
+        for row in 0..adaptation.inputs.len() {
+            adaptation.inputs[row] = adaptation.judge_input(InputId(crate::path::index(row)));
+        }
         for level in 0..adaptation.flags.len() {
             adaptation.flags[level] = adaptation.judge_level(&adaptation.record.levels[level]);
         }
