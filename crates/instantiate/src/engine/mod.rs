@@ -19,7 +19,7 @@ mod workshop;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use overlay::TreeKind;
 use overlay::graph::{Element, Graph};
 use reapi_proto::{Digest, DigestFunction};
@@ -39,6 +39,9 @@ use submit::Submissions;
 use tables::{ActId, RowId, State, Tables};
 use task::{Done, Tasks};
 use workshop::Workshop;
+
+/// What is taken in at most before something is done about it.
+const AT_ONCE: usize = 4096;
 
 /// Why an engine cannot start. Nothing that happens later is an error.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -145,7 +148,10 @@ impl Engine {
                 tokio::select! {
                     biased;
                     event = events.recv(), if open => match event {
-                        Some(Event::Cancel) => break cancelled(&elements),
+                        Some(Event::Cancel) => {
+                            early.push(Event::Cancel);
+                            break cancelled(&elements);
+                        }
                         Some(event) => early.push(event),
                         None => open = false,
                     },
@@ -221,6 +227,8 @@ struct Priming {
     submissions: Submissions,
     tasks: Tasks,
     progress: Progress,
+    /// What the observer was told last.
+    shown: Option<Progress>,
     totals: Totals,
     cancelled: bool,
 }
@@ -253,6 +261,7 @@ impl Priming {
             submissions: Submissions::default(),
             tasks: Tasks::default(),
             progress: Progress { actions, waiting: actions, ..Progress::default() },
+            shown: None,
             totals: Totals::default(),
             cancelled: false,
         }
@@ -277,25 +286,41 @@ impl Priming {
             if (self.cancelled || !open) && !more && self.tasks.is_empty() {
                 break;
             }
+            let listening = open && !self.cancelled;
             let Tasks { futures, executions } = &mut self.tasks;
             tokio::select! {
                 biased;
-                event = events.recv(), if open => match event {
+                event = events.recv(), if listening => match event {
                     Some(event) => self.take_event(event),
                     None => open = false,
                 },
                 Some(done) = futures.next(), if !futures.is_empty() => self.take(done),
                 Some(news) = executions.next(), if !executions.is_empty() => self.take_news(news),
                 () = tokio::task::yield_now(), if more => {}
-                // The last stream of executions had nothing more to say.
+                // The last executions had nothing more to say.
                 else => {}
+            }
+            self.take_what_else_happened(events, listening);
+        }
+    }
+
+    /// What happens at the same time is judged together, so that it shares round trips.
+    fn take_what_else_happened(&mut self, events: &mut UnboundedReceiver<Event>, listening: bool) {
+        for _ in 0..AT_ONCE {
+            if listening && let Ok(event) = events.try_recv() {
+                self.take_event(event);
+            } else if let Some(Some(done)) = self.tasks.futures.next().now_or_never() {
+                self.take(done);
+            } else if let Some(Some(news)) = self.tasks.executions.next().now_or_never() {
+                self.take_news(news);
+            } else {
+                break;
             }
         }
     }
 
     /// Does what can be done without waiting. Says whether there is more of it.
     fn work(&mut self) -> bool {
-        let before = self.progress;
         if !self.cancelled {
             self.settle();
             self.adapt_some();
@@ -306,10 +331,11 @@ impl Priming {
             self.start_upload();
             self.start_executions();
         }
-        if self.progress != before
-            && let Some(observer) = &self.observer
+        if let Some(observer) = &self.observer
+            && self.shown != Some(self.progress)
         {
             observer.progress(&self.progress);
+            self.shown = Some(self.progress);
         }
         !self.cancelled && (self.workshop.has_work() || !self.dirty.is_empty() || !self.touched.is_empty())
     }

@@ -149,17 +149,20 @@ impl Priming {
         if let Some(running) = &mut run.running {
             running.unwanted = false;
         }
-        let refusal = run.refusal.clone().filter(|_| self.tables[id].state == State::Adapted);
-        let idle = run.stage == Stage::Idle;
-        if idle {
+        if run.stage == Stage::Idle {
             run.stage = Stage::Check;
             self.runs.check.push(digest);
         }
         self.tables[id].run = Some(digest);
-        if let Some(skip) = refusal {
-            self.give_up(id, skip);
-        } else if !idle {
-            self.deliver(digest, Some(id));
+        self.catch_up(id, digest);
+    }
+
+    /// What became of a run before this action could be told.
+    pub(super) fn catch_up(&mut self, id: ActId, digest: Digest) {
+        let adapted = self.tables[id].state == State::Adapted;
+        match self.runs.table.get(&digest).and_then(|run| run.refusal.clone()).filter(|_| adapted) {
+            Some(skip) => self.give_up(id, skip),
+            None => self.deliver(digest, Some(id)),
         }
     }
 

@@ -261,43 +261,38 @@ impl Priming {
         let Some(run) = self.runs.table.get_mut(&digest) else { return };
         run.rounds += 1;
         let too_often = run.rounds > MAX_ROUNDS;
-        let lost: Vec<Blob> = if missing.is_empty() {
-            self.everything_of(digest)
-        } else {
-            missing.iter().filter_map(|digest| self.held(digest)).collect()
-        };
-        if too_often || lost.is_empty() || lost.len() < missing.len() {
+        let held = missing.iter().all(|digest| self.held(digest).is_some());
+        let start = if missing.is_empty() { &[digest][..] } else { missing };
+        let lost = self.at_and_below(digest, start);
+        if too_often || !held || lost.is_empty() {
             return self.fail(digest, &Skip::new(SkipKind::MissingInputs, describe(missing, error)));
         }
         self.set_stage(digest, Stage::Restoring);
         let store = Arc::clone(&self.services.blobs);
-        let names_all = !missing.is_empty();
-        self.tasks.push(async move {
-            let outcome = if names_all { restore(store, lost).await } else { upload(store, lost).await };
-            Done::Restored { run: digest, outcome }
-        });
+        self.tasks.push(async move { Done::Restored { run: digest, outcome: restore(store, lost).await } });
     }
 
-    /// Every blob of a run that we hold.
-    fn everything_of(&self, digest: Digest) -> Vec<Blob> {
-        let Some(run) = self.runs.table.get(&digest) else { return Vec::new() };
-        let root = run.recipe.map(|recipe| recipe.input_root);
-        let base = || Some(self.workshop.bases.get(&digest)?.as_ref().ok()?.input_root_digest());
-        let mut all: Vec<Blob> = [Some(digest), run.recipe.and_then(|recipe| recipe.command)]
-            .into_iter()
-            .flatten()
-            .filter_map(|digest| self.held(&digest))
-            .collect();
-        let mut pending: Vec<Digest> = root.or_else(base).into_iter().collect();
+    /// The blobs that we hold among `start`, and those that we made of what
+    /// they refer to: a service cannot see what is missing below a directory
+    /// that is missing.
+    fn at_and_below(&self, run: Digest, start: &[Digest]) -> Vec<Blob> {
+        let mut found = Vec::new();
         let mut seen = FxHashSet::default();
+        let mut pending = start.to_vec();
         while let Some(digest) = pending.pop() {
             let Some(blob) = self.held(&digest).filter(|_| seen.insert(digest)) else { continue };
-            if let Ok(directory) = Directory::parse(blob.data().clone()) {
-                pending.extend(directory.directories().map(|(_, child)| child));
+            if digest == run {
+                let recipe = self.runs.table.get(&run).and_then(|run| run.recipe);
+                pending.extend(
+                    recipe.into_iter().flat_map(|recipe| recipe.command.into_iter().chain([recipe.input_root])),
+                );
+            } else if let Ok(directory) = Directory::parse(blob.data().clone()) {
+                let children = directory.directories().map(|(_, child)| child);
+                pending.extend(children.filter(|child| self.made.contains_key(child)));
             }
-            all.push(blob);
+            found.push(blob);
         }
-        all
+        found
     }
 
     pub(super) fn restored(&mut self, run: Digest, outcome: Result<UploadStats>) {

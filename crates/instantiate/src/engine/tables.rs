@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::graph::Graph;
-use overlay::{ActionId, Adaptation, ElementId, Now, Origin, OriginId, TreeKind};
+use overlay::{ActionId, Adaptation, ElementId, Now, Origin, OriginId, Record, TreeKind};
 use reapi_proto::Digest;
 use rustc_hash::FxHashMap;
 
@@ -210,7 +210,7 @@ impl Tables {
             self[owner].mentions.push((row, element));
         }
         let mut trees: FxHashMap<_, Vec<OriginId>> = FxHashMap::default();
-        for (id, origin) in record.origin_ids() {
+        for (id, origin) in used_origins(record) {
             if let Some(kind) = origin.tree_kind() {
                 trees.entry((origin.element(), kind)).or_default().push(id);
             }
@@ -275,7 +275,7 @@ impl Tables {
     fn link(&mut self, owners: &Mentions, known: &FxHashMap<(OwnerId, Digest), ActId>) {
         for row in self.row_ids() {
             let record = Arc::clone(self[row].adaptation.record());
-            for (id, origin) in record.origin_ids() {
+            for (id, origin) in used_origins(&record) {
                 let Origin::Action { element, base, .. } = origin else { continue };
                 match owners.get(&(row, *element)).and_then(|owner| known.get(&(*owner, *base))) {
                     Some(&act) => {
@@ -291,4 +291,13 @@ impl Tables {
             act.critical = critical;
         }
     }
+}
+
+/// The origins that inputs of actions have. Others only explain the element's own artifact.
+fn used_origins(record: &Record) -> impl Iterator<Item = (OriginId, &Origin)> {
+    let mut used = vec![false; record.origins.len()];
+    for origin in record.inputs.iter().flat_map(|input| &input.origins) {
+        used[origin.index()] = true;
+    }
+    record.origin_ids().filter(move |(id, _)| used[id.index()])
 }

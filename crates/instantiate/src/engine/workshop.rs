@@ -293,6 +293,7 @@ impl Priming {
         act.guess = guess;
         if act.adapted == Some(digest) && act.run == Some(digest) {
             self.set_state(id, State::Adapted);
+            self.catch_up(id, digest);
             return Ok(());
         }
         act.adaptations += 1;

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "a module that each test binary uses in part")]
 
 pub mod jitter;
+pub mod lying;
 pub mod toy;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,14 @@ impl State {
     pub fn with_header(mut self, text: &str) -> Self {
         self.dep_sources.insert("include/dep.h".to_owned(), text.to_owned());
         self.dep_installed.insert("usr/include/dep.h".to_owned(), text.to_owned());
+        self
+    }
+
+    /// So many further files to compile.
+    pub fn with_units(mut self, count: usize) -> Self {
+        for i in 0..count {
+            self.app_sources.insert(format!("src/z{i}.c"), format!("unit {i}\n"));
+        }
         self
     }
 
@@ -200,12 +209,13 @@ impl World {
         let own = self.nodes("buildstream/proj/app.bst/", &state.app_sources);
         let mut actions = Vec::new();
         let mut objects = BTreeMap::new();
-        for (source, object) in [("main.c", "main.o"), ("src/util.c", "util.o")] {
+        for source in state.app_sources.keys().filter(|path| path.ends_with(".c")) {
+            let object = source.rsplit('/').next().unwrap().replace(".c", ".o");
             let path = format!("buildstream/proj/app.bst/{source}");
             let mut inputs = headers.clone();
             inputs.insert(path.clone(), own[&path].clone());
             inputs.insert("usr/include/lib.h".to_owned(), installed["usr/include/lib.h"].clone());
-            let (action, node) = self.run("app.bst", state, &inputs, object).await;
+            let (action, node) = self.run("app.bst", state, &inputs, &object).await;
             actions.push(action);
             objects.insert(format!("buildstream/proj/app.bst/{object}"), node);
         }
@@ -276,7 +286,7 @@ impl World {
 
     /// The file of a node.
     pub fn content(&self, digest: &Digest) -> String {
-        String::from_utf8(self.store.peek(digest).unwrap().to_vec()).unwrap()
+        String::from_utf8_lossy(&self.store.peek(digest).unwrap()).into_owned()
     }
 }
 
@@ -379,6 +389,17 @@ pub fn action<'r>(report: &'r Report, output: &str) -> &'r ActionReport {
         None => ("app.bst", APP.iter().position(|name| *name == output).unwrap()),
     };
     &report.elements.iter().find(|e| e.name == element).unwrap().actions[position]
+}
+
+/// Lets everything else go on until `condition` holds.
+pub async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if condition() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("what was waited for did not happen");
 }
 
 /// Reads a message from the store.
