@@ -1,43 +1,78 @@
 //! Speculation against its physical limits, on generated workloads with all blobs in memory.
 //!
 //! Every figure is a ratio to the time of hashing, once, what cannot but be hashed, measured in the same process
-//! right beside it: absolute times say little on shared machines.
+//! right beside it: absolute times say little on shared machines. Predictions are compared with the expected
+//! actions digest for digest, and one wrong one ends the run.
 //!
 //! `cargo bench -p bst-sa-tests --bench speculate [-- SIZE…]`; all sizes by default.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 #![allow(clippy::panic, reason = "figures of wrong results are worse than none")]
 
+mod generate;
+mod instantiate;
 mod limits;
+mod measure;
+mod replay;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use cas_client::InMemory;
+use record::Layout;
 use testbed::workload::{NextState, Size, Totals, Variant, Workload};
+use tokio::runtime::{Builder, Runtime};
 
-/// Runs of each measured function; the best one counts.
-const RUNS: usize = 5;
+use measure::{best, ratio};
+
 /// The seed of all workloads.
 const SEED: u64 = 1;
 
 fn main() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
     let sizes: Vec<Size> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     for size in if sizes.is_empty() { Size::ALL.to_vec() } else { sizes } {
-        run(size);
+        run(&runtime, size);
     }
 }
 
-fn run(size: Size) {
+fn run(runtime: &Runtime, size: Size) {
     let start = Instant::now();
     let workload = Workload::generate(size, SEED);
     println!("{size}: {} (made in {:.2?})", workload.totals(), start.elapsed());
     check_totals(size, &workload.totals());
-    let unique = best(|| limits::hash_directories(&workload));
-    println!("  hashing every unique directory once: {unique:.2?}");
+
+    let store = stored(runtime, &workload);
+    let limit = best(|| limits::hash_directories(&workload));
+    let generated = generate::generate(runtime, &workload, &store, Layout::Compact);
+    println!(
+        "  generate: {:.2?}, {:.1} × hashing every unique directory once ({limit:.2?}); message {} bytes; {:.2?}",
+        generated.time,
+        ratio(generated.time, limit),
+        generated.report.bytes,
+        generated.report.timings,
+    );
     for variant in Variant::ALL {
         let next = workload.next(variant);
-        let needed = best(|| limits::hash_needed(&next));
-        println!("  {variant}: {}; hashing them once: {needed:.2?}", describe(&next));
+        println!("  {variant}: {}", describe(&next));
+        runtime.block_on(next.store(&store)).unwrap_or_else(|error| panic!("{error}"));
+        for output in next.output_blobs().values() {
+            store.put(output.clone());
+        }
+        let limit = best(|| limits::hash_needed(&next));
+        let time = instantiate::dry_run(runtime, &workload, &next, &store, &generated.message);
+        let stored = instantiate::prime(runtime, &next, &store, &generated.message);
+        println!(
+            "    instantiate: {time:.2?}, {:.1} × hashing what is needed once ({limit:.2?}); {stored} blobs stored",
+            ratio(time, limit)
+        );
     }
+}
+
+/// A store that holds the old state.
+fn stored(runtime: &Runtime, workload: &Workload) -> InMemory {
+    let store = InMemory::new();
+    runtime.block_on(workload.store(&store, &store)).unwrap_or_else(|error| panic!("{error}"));
+    store
 }
 
 fn describe(next: &NextState) -> String {
@@ -57,19 +92,8 @@ fn check_totals(size: Size, totals: &Totals) {
         Size::Medium => [285_755, 41_350, 12_168, 405],
         Size::Large => [2_074_699, 223_685, 65_217, 486],
     };
-    let found =
-        [totals.file_nodes, totals.directory_visits, totals.unique_directories, totals.mean_directory_bytes()];
+    let found = [totals.file_nodes, totals.directory_visits, totals.unique_directories, totals.mean_directory_bytes()];
     for (found, meant) in found.into_iter().zip(meant) {
         assert!(found.abs_diff(meant) * 10 <= meant, "{size} has {found} instead of about {meant}: {totals}");
     }
-}
-
-/// The shortest of several runs.
-fn best(mut run: impl FnMut()) -> Duration {
-    let time = || {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
-    std::iter::repeat_with(time).take(RUNS).min().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Whole trees from lists of places, bottom-up and with no memory of earlier trees.
 
 use reapi_proto::Digest;
-use reapi_proto::v2::{self, DirectoryNode, FileNode};
+use reapi_proto::v2::{DirectoryNode, FileNode};
 
 use super::DIGEST_FUNCTION;
 use super::namespace::{DirectoryId, Namespace, PlaceId};
@@ -72,7 +72,7 @@ impl<'a> TreeBuilder<'a> {
             self.buffer.append(&mut open.files);
             for (child, digest) in std::mem::take(&mut open.directories).into_iter().rev() {
                 let name = self.namespace.directories[child as usize].name.to_string();
-                field(DIRECTORIES_TAG, &DirectoryNode { name, digest: Some(wire(&digest)) }, &mut self.buffer);
+                field(DIRECTORIES_TAG, &DirectoryNode { name, digest: Some((&digest).into()) }, &mut self.buffer);
             }
             let digest = DIGEST_FUNCTION.digest(&self.buffer);
             sink(digest, &self.buffer);
@@ -91,7 +91,7 @@ impl<'a> TreeBuilder<'a> {
             let (digest, is_executable) = content(id);
             let message = FileNode {
                 name: place.name.to_string(),
-                digest: Some(wire(&digest)),
+                digest: Some((&digest).into()),
                 is_executable,
                 node_properties: None,
             };
@@ -113,9 +113,4 @@ impl<'a> TreeBuilder<'a> {
 fn field(tag: u8, message: &impl prost::Message, out: &mut Vec<u8>) {
     out.push(tag);
     out.extend_from_slice(&message.encode_length_delimited_to_vec());
-}
-
-/// The message form of a digest.
-pub(super) fn wire(digest: &Digest) -> v2::Digest {
-    v2::Digest { hash: digest.to_hex(), size_bytes: digest.wire_size() }
 }

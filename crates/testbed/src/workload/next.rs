@@ -103,6 +103,17 @@ impl NextState {
         graph(&self.elements)
     }
 
+    /// [`graph`](Self::graph) where `app.bst` names `message` as its record.
+    #[must_use]
+    pub fn graph_with_record(&self, message: &Digest) -> serde_json::Value {
+        let mut document = self.graph();
+        let application = document["elements"].as_array_mut().and_then(|elements| elements.last_mut());
+        if let Some(application) = application {
+            application["speculative_actions"] = message.to_string().into();
+        }
+        document
+    }
+
     /// What fetching and rebuilding the dependencies added to CAS: trees of sources and artifacts and the
     /// files in them. Nothing that belongs to the actions of `app.bst`.
     #[must_use]

@@ -10,7 +10,7 @@ use reapi_proto::v2::{
     platform::Property,
 };
 
-use super::builder::{TreeBuilder, TreeTotals, wire};
+use super::builder::{TreeBuilder, TreeTotals};
 use super::element::{Element, keys};
 use super::layout::{ActionSpec, Layout, WORKING_DIRECTORY};
 use super::namespace::{FileId, PlaceId};
@@ -127,17 +127,17 @@ impl State {
     fn run(&mut self, layout: &Layout, spec: &ActionSpec, root: &Digest, start_milliseconds: i64) -> (Digest, Digest) {
         let command = insert(&mut self.action_blobs, command(spec).encode_to_vec());
         let action = Action {
-            command_digest: Some(wire(&command)),
-            input_root_digest: Some(wire(root)),
+            command_digest: Some((&command).into()),
+            input_root_digest: Some(root.into()),
             platform: Some(platform()),
             ..Action::default()
         };
         let action = insert(&mut self.action_blobs, action.encode_to_vec());
-        let output = insert(&mut self.output_blobs, format!("output {} of {action}\n", spec.output_path).into());
+        let output = insert(&mut self.output_blobs, format!("output {} of {action}\n", spec.output_path).into_bytes());
         let result = ActionResult {
             output_files: vec![OutputFile {
                 path: spec.output_path.clone(),
-                digest: Some(wire(&output)),
+                digest: Some((&output).into()),
                 is_executable: layout.files[spec.output as usize].is_executable,
                 ..OutputFile::default()
             }],

@@ -52,8 +52,7 @@ impl Sources<'_> {
 }
 
 fn parsed(digest: Option<&v2::Digest>) -> Digest {
-    let digest = digest.expect("a digest");
-    Digest::from_hex(digest.hash.as_bytes(), digest.size_bytes).expect("well formed")
+    Digest::try_from(digest).expect("a digest")
 }
 
 #[test]
@@ -203,6 +202,8 @@ fn the_graphs_say_what_is_cached() {
     assert_eq!(old["elements"][6]["subactions"].as_array().map(Vec::len), Some(53));
     let next = workload.next(Variant::One);
     assert_eq!(cached(&next.graph()), [true, true, true, true, true, true, false]);
+    let record = DIGEST_FUNCTION.digest(b"record");
+    assert_eq!(next.graph_with_record(&record)["elements"][6]["speculative_actions"], record.to_string());
     for (before, after) in workload.elements().iter().zip(next.elements()) {
         let rebuilt = before.name == "dep00.bst";
         assert_eq!(before.weak_key != after.weak_key, rebuilt, "{}", before.name);
