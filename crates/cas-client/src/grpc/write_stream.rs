@@ -1,11 +1,12 @@
 //! Storing one blob piece by piece (`ByteStream.Write`).
 
 use std::pin::pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use reapi_proto::Digest;
 use reapi_proto::bytestream::byte_stream_client::ByteStreamClient;
 use reapi_proto::bytestream::{WriteRequest, WriteResponse};
@@ -75,23 +76,20 @@ impl GrpcClient {
                 .map_err(|e| self.error(ErrorKind::Invalid, METHOD, e.to_string()))?
                 .to_string();
         let idle = self.config().timeouts.idle;
-        let (sender, mut receiver) = mpsc::channel(1);
-        let mut request = self.signed(stream::poll_fn(move |cx| receiver.poll_recv(cx)), None);
+        let (sender, receiver) = mpsc::channel(1);
+        let mut request = self.signed(until_finished(receiver), None);
         if let Ok(value) = AsciiMetadataValue::try_from(name.as_str()) {
             request.metadata_mut().insert(RESOURCE_NAME_HEADER, value);
         }
-        let cancel = request.cancellation_handle();
+        let mut abort = AbortOnDrop(Some(request.cancellation_handle()));
         let mut stub = ByteStreamClient::new(lease.channel.clone());
         let reply = pin!(stub.write(request));
-        let feed = pin!(feed(digest, name, chunks, sender.clone(), idle));
-        // Last, so that it is the first to be dropped.
-        let mut abort = AbortOnDrop { cancel: Some(cancel), open: Some(sender) };
+        let feed = pin!(feed(digest, name, chunks, sender, idle));
         let located = |failure: Failure| failure.map(|e| e.at(&self.config().endpoint).with_digest(*digest));
 
         let reply = match select(reply, feed).await {
             Either::Left((reply, _)) => reply,
             Either::Right((Ok(()) | Err(FeedError::Hung), reply)) => {
-                abort.open = None;
                 tokio::time::timeout(idle, reply).await.map_err(|_| located(stalled(idle)))?
             }
             Either::Right((Err(FeedError::Stalled), _)) => return Err(located(stalled(idle))),
@@ -99,7 +97,7 @@ impl GrpcClient {
             Either::Right((Err(FeedError::Mismatch), _)) => return Err(Failure::fatal(self.mismatch(digest))),
         };
         self.judge_reply(digest, reply, |status| located(self.judge(self.calls(), &lease, METHOD, status)))?;
-        abort.cancel = None;
+        abort.0 = None;
         Ok(())
     }
 
@@ -128,17 +126,31 @@ fn stalled(idle: Duration) -> Failure {
     Failure::retry(Error::new(ErrorKind::Unavailable, METHOD, format!("no progress for {idle:?}")))
 }
 
-/// Aborts an upload that did not come to its end. Plainly dropping it would
-/// tell the service that everything has been sent; so would the end of the
-/// messages, which is why `open` keeps them from ending before the abort.
-struct AbortOnDrop {
-    cancel: Option<CancellationHandle>,
-    open: Option<mpsc::Sender<WriteRequest>>,
+/// The messages up to the one that finishes the upload. Without that one they
+/// never end: an end would tell the service that everything has been sent, and
+/// could overtake the abort.
+fn until_finished(mut receiver: mpsc::Receiver<WriteRequest>) -> impl Stream<Item = WriteRequest> {
+    let mut finished = false;
+    stream::poll_fn(move |context| {
+        if finished {
+            return Poll::Ready(None);
+        }
+        match ready!(receiver.poll_recv(context)) {
+            Some(message) => {
+                finished = message.finish_write;
+                Poll::Ready(Some(message))
+            }
+            None => Poll::Pending,
+        }
+    })
 }
+
+/// Aborts an upload that did not come to its end.
+struct AbortOnDrop(Option<CancellationHandle>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        if let Some(handle) = self.cancel.take() {
+        if let Some(handle) = self.0.take() {
             handle.cancel();
         }
     }

@@ -1,11 +1,13 @@
 //! A server below gRPC, for what gRPC servers do not tell apart.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Request, Response};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// How a client's half of a call ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +22,8 @@ pub(crate) enum End {
 pub(crate) struct Sink {
     pub(crate) url: String,
     pub(crate) ends: mpsc::UnboundedReceiver<End>,
+    /// Released once for every call that has sent something.
+    pub(crate) begun: Arc<Semaphore>,
 }
 
 impl Sink {
@@ -27,32 +31,46 @@ impl Sink {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (report, ends) = mpsc::unbounded_channel();
+        let begun = Arc::new(Semaphore::new(0));
+        let signal = Arc::clone(&begun);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let report = report.clone();
+                let (report, signal) = (report.clone(), Arc::clone(&signal));
                 tokio::spawn(async move {
                     let mut connection = h2::server::handshake(stream).await.unwrap();
                     while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(serve(request, respond, report.clone()));
+                        tokio::spawn(serve(request, respond, report.clone(), Arc::clone(&signal)));
                     }
                 });
             }
         });
-        Self { url, ends }
+        Self { url, ends, begun }
     }
 }
 
-async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, report: mpsc::UnboundedSender<End>) {
+async fn serve(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    report: mpsc::UnboundedSender<End>,
+    begun: Arc<Semaphore>,
+) {
     if request.uri().path().ends_with("/GetCapabilities") {
         let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", "12");
         respond.send_response(response.body(()).unwrap(), true).unwrap();
         return;
     }
     let mut body = request.into_body();
+    let mut received = 0;
     let end = loop {
         match body.data().await {
             None => break End::Stream,
-            Some(Ok(data)) => body.flow_control().release_capacity(data.len()).unwrap(),
+            Some(Ok(data)) => {
+                if received == 0 && !data.is_empty() {
+                    begun.add_permits(1);
+                }
+                received += data.len();
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
             Some(Err(error)) => break End::Reset(error.reason().unwrap()),
         }
     };
