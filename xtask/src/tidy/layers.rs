@@ -19,8 +19,17 @@ enum Features {
     None,
 }
 
-const OURS: [&str; 8] =
-    ["reapi-proto", "cas-client", "reapi-overlay", "reapi-record", "instantiate", "testbed", "bst-sa", "bst-sa-tests"];
+const OURS: [&str; 9] = [
+    "reapi-proto",
+    "cas-client",
+    "reapi-overlay",
+    "reapi-record",
+    "instantiate",
+    "buildstream",
+    "testbed",
+    "bst-sa",
+    "bst-sa-tests",
+];
 
 const LAYERS: &[Layer] = &[
     Layer {
@@ -41,10 +50,23 @@ const LAYERS: &[Layer] = &[
     Layer {
         package: "cas-client",
         features: Features::Default,
-        never: &["reapi-overlay", "reapi-record", "instantiate", "testbed"],
+        never: &["reapi-overlay", "reapi-record", "instantiate", "buildstream", "testbed"],
     },
-    Layer { package: "reapi-record", features: Features::Default, never: &["tonic", "instantiate", "testbed"] },
-    Layer { package: "instantiate", features: Features::Default, never: &["tonic", "reapi-record", "testbed"] },
+    Layer {
+        package: "reapi-record",
+        features: Features::Default,
+        never: &["tonic", "instantiate", "buildstream", "testbed"],
+    },
+    Layer {
+        package: "instantiate",
+        features: Features::Default,
+        never: &["tonic", "reapi-record", "buildstream", "testbed"],
+    },
+    Layer {
+        package: "buildstream",
+        features: Features::Default,
+        never: &["tonic", "clap", "comfy-table", "indicatif", "testbed"],
+    },
     Layer { package: "xtask", features: Features::Default, never: &OURS },
 ];
 
