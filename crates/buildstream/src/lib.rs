@@ -2,14 +2,31 @@
 //!
 //! This is the only crate that knows BuildStream.
 //!
+//! - [`introspect`](introspect()): the elements of a project, their keys and
+//!   states, and the configuration, asked of BuildStream itself in the
+//!   interpreter of the [`Installation`]; [`Introspection`] is the answer.
+//! - [`Invocation`]: the global options of `bst` that decide about all that.
 //! - [`names`]: cache keys, artifact names, names in asset indexes.
-//! - [`artifact`], [`refs`]: the files in which BuildStream says what it built, read and edited without loss.
+//! - [`artifact`], [`refs`]: the files in which BuildStream says what it built,
+//!   read and edited without loss.
 //! - [`records`]: an index of records over those files, for the priming engine.
 //!
 //! Not here: a terminal, a command line, process exit, environment variables;
 //! running builds; recording and priming as such (`reapi-record`, `instantiate`).
 
 pub mod artifact;
+mod installation;
+pub mod introspect;
+mod invocation;
 pub mod names;
+mod project;
 pub mod records;
 pub mod refs;
+mod staging;
+
+pub use installation::{Installation, InstallationError};
+pub use introspect::{IntrospectError, Request, introspect};
+pub use invocation::{Invocation, MissingValue, Strictness};
+pub use project::{
+    CacheState, Configuration, ElementState, Introspection, Project, Remote, RemoteKind, Servers, Versions,
+};

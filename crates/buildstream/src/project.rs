@@ -1,0 +1,287 @@
+//! What BuildStream says about a project.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use overlay::graph::{Element, Graph, GraphError};
+use reapi_proto::{Digest, DigestFunction};
+use rustc_hash::FxHashMap;
+
+use crate::names::{ArtifactName, CacheKey};
+use crate::refs::{ArtifactRefs, SourceRefs};
+use crate::staging::{self, Row};
+
+/// A loaded project: its elements as they are now, and the configuration that was in effect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Introspection {
+    /// Who answered.
+    pub versions: Versions,
+    /// The project that was asked about.
+    pub project: Project,
+    /// The elements that were asked about, by full name.
+    pub targets: Vec<String>,
+    /// The user configuration, as BuildStream resolved it.
+    pub configuration: Configuration,
+    /// The servers of each project, by its name: command line, overrides,
+    /// global configuration and the projects' own recommendations considered.
+    pub servers: BTreeMap<String, Servers>,
+    /// The targets and everything that they need to be built or run, dependencies first.
+    pub elements: Vec<ElementState>,
+    /// What BuildStream, or this crate, warned of.
+    pub warnings: Vec<String>,
+}
+
+/// Who answered.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Versions {
+    /// Of BuildStream.
+    pub buildstream: String,
+    /// Of the Python interpreter.
+    pub python: String,
+}
+
+/// A project.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Project {
+    /// Its name.
+    pub name: String,
+    /// Where its `project.conf` is.
+    pub directory: PathBuf,
+}
+
+/// BuildStream's user configuration, resolved. Paths are absolute.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Configuration {
+    /// The file that it comes from; `None` for the defaults alone.
+    pub file: Option<PathBuf>,
+    /// Where BuildStream, and casd, keep everything.
+    pub cachedir: PathBuf,
+    /// Where logs go; casd's are in `_casd` in there.
+    pub logdir: PathBuf,
+    /// Where refs of artifacts are.
+    pub artifact_refs: PathBuf,
+    /// Where refs of staged sources are.
+    pub element_sources: PathBuf,
+    /// Whether elements are rebuilt whenever a dependency has changed.
+    pub strict: bool,
+    /// When buildtrees are kept: `always`, `auto` (after failures) or `never`.
+    pub cache_buildtrees: String,
+    /// Elements that are built at once.
+    pub builders: u32,
+    /// The CAS that stands behind the local one.
+    pub storage_service: Option<Remote>,
+    /// Where elements are built, if not here.
+    pub execution: Option<Remote>,
+    /// The CAS of that service.
+    pub execution_storage: Option<Remote>,
+    /// The action cache of that service, or of local builds.
+    pub action_cache: Option<Remote>,
+}
+
+impl Configuration {
+    /// The refs of artifacts.
+    #[must_use]
+    pub fn artifact_refs(&self) -> ArtifactRefs {
+        ArtifactRefs::new(&self.artifact_refs)
+    }
+
+    /// The refs of staged sources.
+    #[must_use]
+    pub fn source_refs(&self) -> SourceRefs {
+        SourceRefs::new(&self.element_sources)
+    }
+}
+
+/// The cache servers of a project, the first one asked first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Servers {
+    /// Servers of artifacts.
+    pub artifacts: Vec<Remote>,
+    /// Servers of sources.
+    pub sources: Vec<Remote>,
+}
+
+/// A service, and how to talk to it. Credentials are named by their files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remote {
+    /// Its address.
+    pub url: String,
+    /// The instance name; empty for none.
+    pub instance: String,
+    /// What it offers.
+    pub kind: RemoteKind,
+    /// Whether BuildStream pushes there.
+    pub push: bool,
+    /// Certificates that its certificate is checked against, as PEM.
+    pub server_cert: Option<PathBuf>,
+    /// Our private key, as PEM.
+    pub client_key: Option<PathBuf>,
+    /// Our certificate, as PEM.
+    pub client_cert: Option<PathBuf>,
+    /// A bearer token.
+    pub access_token: Option<PathBuf>,
+    /// How often to read the token again.
+    pub access_token_reload: Option<Duration>,
+    /// Idle time after which the connection is probed.
+    pub keepalive: Option<Duration>,
+    /// How often a call is tried again.
+    pub retry_limit: Option<u32>,
+    /// The pause before the first such attempt.
+    pub retry_delay: Option<Duration>,
+    /// How long a call may take.
+    pub request_timeout: Option<Duration>,
+}
+
+/// What a cache server offers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RemoteKind {
+    /// Names of artifacts only (Remote Asset).
+    Index,
+    /// Blobs only (CAS).
+    Storage,
+    /// Whatever it is asked for.
+    All,
+}
+
+impl RemoteKind {
+    /// Whether names are looked up and pushed there.
+    #[must_use]
+    pub fn is_index(self) -> bool {
+        self != Self::Storage
+    }
+
+    /// Whether blobs are read and written there.
+    #[must_use]
+    pub fn is_storage(self) -> bool {
+        self != Self::Index
+    }
+}
+
+/// Whether an element has an artifact of its current keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CacheState {
+    /// It has no keys yet: some source has no ref.
+    Unknown,
+    /// No, or parts of it are gone: it will be built, or pulled.
+    Absent,
+    /// Yes.
+    Cached,
+    /// One of a failed build.
+    Failed,
+}
+
+/// An element as BuildStream sees it now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ElementState {
+    /// The name as BuildStream prints it: across junctions, `JUNCTION.bst:ELEMENT.bst`.
+    pub name: String,
+    /// The name in its own project.
+    pub local_name: String,
+    /// The project that it belongs to.
+    pub project: String,
+    /// The plugin.
+    pub kind: String,
+    /// Direct build dependencies, by full name.
+    pub build_deps: Vec<String>,
+    /// Direct runtime dependencies, by full name.
+    pub runtime_deps: Vec<String>,
+    /// The key that changes of its dependencies do not change.
+    pub weak_key: Option<CacheKey>,
+    /// The key that covers everything. In a project that is not strict, that
+    /// of the artifact that will do; unknown for an element to be built.
+    pub strong_key: Option<CacheKey>,
+    /// The artifact of its weak key.
+    pub weak_artifact: Option<ArtifactName>,
+    /// Whether it has an artifact of these keys.
+    pub cache: CacheState,
+    /// Root of that artifact's files; a failed build may have none.
+    pub files: Option<Digest>,
+    /// Root of its build directory, where that was kept. It may be absent from CAS.
+    pub buildtree: Option<Digest>,
+    /// The key of its sources.
+    pub sources_key: Option<CacheKey>,
+    /// Root of its sources, where they are staged and in CAS.
+    pub sources: Option<Digest>,
+}
+
+impl ElementState {
+    /// The artifact of its strong key.
+    #[must_use]
+    pub fn strong_artifact(&self) -> Option<ArtifactName> {
+        Some(self.weak_artifact.as_ref()?.element().artifact(self.strong_key.clone()?))
+    }
+}
+
+impl Introspection {
+    /// The element of this full name.
+    #[must_use]
+    pub fn element(&self, name: &str) -> Option<&ElementState> {
+        self.elements.iter().find(|element| element.name == name)
+    }
+
+    /// The element of this name in a project: how working directories of
+    /// actions name them. The first one, where two junctions lead there.
+    #[must_use]
+    pub fn element_of(&self, project: &str, local_name: &str) -> Option<&ElementState> {
+        self.elements.iter().find(|element| element.project == project && element.local_name == local_name)
+    }
+
+    /// What is staged to build an element, in staging order: its build
+    /// dependencies, each after everything that it needs to run. Empty for an unknown name.
+    #[must_use]
+    pub fn staged(&self, name: &str) -> Vec<&ElementState> {
+        let rows = self.rows();
+        let Some(row) = self.elements.iter().position(|element| element.name == name) else { return Vec::new() };
+        staging::staged(&rows, row).into_iter().map(|row| &self.elements[row]).collect()
+    }
+
+    /// The elements as a graph has them.
+    ///
+    /// A graph knows one kind of dependency and takes its closure, while
+    /// BuildStream stages what build dependencies need to *run*, not what they
+    /// were built with. So `build_deps` are the direct build dependencies and,
+    /// as far as their closure lacks them, what those need to run. The closure
+    /// contains all that is staged; it may contain more.
+    #[must_use]
+    pub fn to_elements(&self) -> Vec<Element> {
+        let dependencies = staging::covering(&self.rows());
+        let text = |key: &Option<CacheKey>| key.as_ref().map(ToString::to_string);
+        let element = |(state, dependencies): (&ElementState, Vec<usize>)| Element {
+            name: state.name.clone(),
+            project: Some(state.project.clone()),
+            weak_key: text(&state.weak_key),
+            strong_key: text(&state.strong_key),
+            cached: match state.cache {
+                CacheState::Unknown => None,
+                CacheState::Cached => Some(true),
+                CacheState::Absent | CacheState::Failed => Some(false),
+            },
+            sources: state.sources,
+            artifact: state.files.filter(|_| state.cache == CacheState::Cached),
+            build_deps: Some(dependencies.into_iter().map(|row| self.elements[row].name.clone()).collect()),
+            subactions: None,
+            speculative_actions: None,
+        };
+        self.elements.iter().zip(dependencies).map(element).collect()
+    }
+
+    /// The graph of [these elements](Self::to_elements).
+    ///
+    /// # Errors
+    /// [`GraphError`] where the answer contradicts itself.
+    pub fn to_graph(&self) -> Result<Graph, GraphError> {
+        Graph::new(DigestFunction::Sha256, self.to_elements())
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let numbers: FxHashMap<&str, usize> =
+            self.elements.iter().enumerate().map(|(row, element)| (element.name.as_str(), row)).collect();
+        let rows_of = |names: &[String]| names.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
+        let row = |element: &ElementState| Row {
+            build: rows_of(&element.build_deps),
+            runtime: rows_of(&element.runtime_deps),
+        };
+        self.elements.iter().map(row).collect()
+    }
+}
