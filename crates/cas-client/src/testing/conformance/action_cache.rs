@@ -71,7 +71,7 @@ impl Subject<'_> {
     }
 
     /// A result with an output of every kind, and the blobs that it needs.
-    fn full_result(&self, name: &str) -> Result<(ActionResult, Vec<Blob>), Failed> {
+    async fn full_result(&self, name: &str) -> Result<(ActionResult, Vec<Blob>), Failed> {
         let [object, log, member] =
             ["object", "stdout", "member"].map(|kind| self.material.blob(&format!("{kind} of {name}")));
         let inner = self.material.directory("member", Node::File { digest: member.digest(), executable: false })?;
@@ -100,6 +100,8 @@ impl Subject<'_> {
             }),
             ..ActionResult::default()
         };
+        // Not needed by the result, but buildbox-casd misses results without them.
+        self.store.upload_missing(&[outer, inner]).await?;
         Ok((result, vec![object, log, member, tree]))
     }
 
@@ -112,7 +114,7 @@ impl Subject<'_> {
 
     async fn round_trip(&self) -> Checked {
         let (_, action) = self.stored("round trip").await?;
-        let (result, blobs) = self.full_result("round trip")?;
+        let (result, blobs) = self.full_result("round trip").await?;
         self.store.upload_missing(&blobs).await?;
         self.cache.store_action_result(&action, &result).await?;
         let Some(found) = self.cache.fetch_action_result(&action).await? else {
@@ -141,7 +143,7 @@ impl Subject<'_> {
 
     async fn usable(&self) -> Checked {
         let (_, action) = self.stored("usable").await?;
-        let (result, blobs) = self.full_result("usable")?;
+        let (result, blobs) = self.full_result("usable").await?;
         self.store.upload_missing(&blobs).await?;
         self.cache.store_action_result(&action, &result).await?;
         let Lookup::Hit(found) = self.cache.fetch_usable_result(self.store, &action).await? else {
@@ -156,11 +158,11 @@ impl Subject<'_> {
     }
 
     async fn without_outputs(&self) -> Checked {
-        let (result, blobs) = self.full_result("dangling")?;
+        let (result, blobs) = self.full_result("dangling").await?;
         // Each of the blobs in turn is the one that is absent: file, stdout, member of the tree, tree.
         for absent in 0..blobs.len() {
             let (_, action) = self.stored(&format!("dangling {absent}")).await?;
-            let (result, blobs) = self.full_result(&format!("dangling {absent}"))?;
+            let (result, blobs) = self.full_result(&format!("dangling {absent}")).await?;
             let mut present = blobs.clone();
             let absent = present.swap_remove(absent).digest();
             self.store.upload_missing(&present).await?;
@@ -209,7 +211,7 @@ impl Subject<'_> {
             let (_, action) = self.stored(&format!("many {index}")).await?;
             if index % 3 == 0 {
                 self.cache
-                    .store_action_result(&action, &ActionResult { exit_code: index, ..Default::default() })
+                    .store_action_result(&action, &ActionResult { exit_code: index + 1, ..Default::default() })
                     .await?;
             }
             actions.push(action);
@@ -219,7 +221,7 @@ impl Subject<'_> {
         for (index, (asked, (answered, lookup))) in (0..).zip(actions.into_iter().zip(lookups)) {
             ensure_eq!(answered, asked, "order of answers");
             let exit_code = lookup?.hit().map(|result| result.exit_code);
-            ensure_eq!(exit_code, (index % 3 == 0).then_some(index), "exit code of action {index}");
+            ensure_eq!(exit_code, (index % 3 == 0).then_some(index + 1), "exit code of action {index}");
         }
         Ok(())
     }
