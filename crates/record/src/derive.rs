@@ -5,16 +5,17 @@ use overlay::derive::{Dependency, DeriveError, Deriver, Observed, Observing};
 use overlay::graph::Element;
 use overlay::{Missing, Mode, Prefetch, Record};
 use reapi_proto::Digest;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::generator::Generator;
 use crate::keep_alive::Base;
 use crate::messages::{Candidate, read_actions};
 use crate::own_root::own_root;
-use crate::results::{Made, expand, fetch_results, read_output_directories};
-use crate::run::Run;
+use crate::results::{Expanded, Made, expand, fetch_results, read_output_directories};
+use crate::run::{Listing, Run};
+use crate::stale::{Current, Ran, Stale, stale};
 use crate::stopwatch::Stopwatch;
-use crate::{ElementReport, SkipReason, Skipped, Subaction};
+use crate::{ElementReport, SkipReason, Skipped};
 
 /// A record that has an action.
 pub(crate) struct Derived {
@@ -28,14 +29,14 @@ impl Run<'_> {
     pub(crate) async fn derive(
         &mut self,
         element: &Element,
-        subactions: Vec<Subaction>,
+        listing: Listing,
         report: &mut ElementReport,
     ) -> Result<Option<Derived>> {
         let mut watch = Stopwatch::start();
         let Generator { blobs, budget, mode, .. } = self.generator;
         let store = &**blobs;
         self.directories.trim();
-        let candidates = read_actions(store, budget, subactions, &mut report.skipped).await?;
+        let candidates = read_actions(store, budget, listing.subactions, &mut report.skipped).await?;
         let (mut candidates, mut made) = self.with_results(candidates, report).await;
         self.refuse_trees(&mut candidates, &mut made, report).await?;
         let tree_roots = read_output_directories(store, budget, &mut self.directories, &made).await?;
@@ -53,16 +54,25 @@ impl Run<'_> {
             weak_key: element.weak_key.clone(),
             sources: element.sources,
             artifact: element.artifact,
-            own_root,
+            own_root: own_root.clone(),
         };
         let mut deriver = Deriver::new(*mode, self.graph.digest_function(), observing, dependencies);
         let mut bases = Vec::new();
-        for (Candidate { subaction, action, command }, made) in candidates.into_iter().zip(made) {
-            let (outputs, duration) = match &made {
-                Made::Known { outputs, duration } => (outputs.as_slice(), *duration),
-                _ => (&[][..], None),
-            };
-            let expanded = expand(outputs, &tree_roots, &self.directories, budget);
+        let expanded: Vec<Expanded> = (made.iter())
+            .map(|made| {
+                let outputs = if let Made::Known { outputs, .. } = made { outputs.as_slice() } else { &[] };
+                expand(outputs, &tree_roots, &self.directories, budget)
+            })
+            .collect();
+        let verdicts = self.stale(element, &own_root, &candidates, &expanded, &listing.last);
+        for (((candidate, made), expanded), stale) in candidates.into_iter().zip(made).zip(expanded).zip(verdicts) {
+            let Candidate { subaction, action, command } = candidate;
+            if let Some(Stale { path, superseded_by }) = stale {
+                let reason = SkipReason::Stale { path, superseded_by };
+                report.skipped.push(Skipped { action: subaction.action, reason });
+                continue;
+            }
+            let duration = if let Made::Known { duration, .. } = made { duration } else { None };
             report.unread_outputs += expanded.unread;
             let base = Base {
                 action: subaction.action,
@@ -143,6 +153,34 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Which candidates are left from older builds.
+    fn stale(
+        &self,
+        element: &Element,
+        own_root: &[u8],
+        candidates: &[Candidate],
+        expanded: &[Expanded],
+        last: &FxHashMap<Digest, usize>,
+    ) -> Vec<Option<Stale>> {
+        let current = Current {
+            forest: self.directories.forest(),
+            own_root,
+            sources: element.sources,
+            artifacts: self.graph.closure(&element.name).iter().filter_map(|dependency| dependency.artifact).collect(),
+        };
+        let actions: Vec<Ran<'_>> = (candidates.iter().zip(expanded))
+            .map(|(candidate, expanded)| Ran {
+                action: candidate.subaction.action,
+                build: candidate.subaction.build,
+                last: last.get(&candidate.subaction.action).copied().unwrap_or_default(),
+                input_root: candidate.action.input_root_digest(),
+                command: &candidate.command,
+                outputs: &expanded.outputs,
+            })
+            .collect();
+        stale(&current, &actions)
     }
 
     fn dependencies(&self, element: &Element) -> Vec<Dependency> {

@@ -67,6 +67,7 @@ mod report;
 mod results;
 mod run;
 mod source;
+mod stale;
 mod stopwatch;
 #[cfg(test)]
 mod tests;
@@ -74,4 +75,8 @@ mod tests;
 pub use budget::Budget;
 pub use generator::{GenerateError, Generator, Layout};
 pub use report::{ElementReport, GenerateReport, KeepAlive, References, SkipReason, Skipped, Timings};
-pub use source::{ExplicitList, Subaction, SubactionSource};
+pub use source::{
+    AttributionReport, Attributor, Build, CasdLog, CasdLogScanner, Combined, ExplicitList, Follower, Grounds,
+    LoggedAction, LoggedOutcome, MergeCounts, MergeFailure, NestedResults, Placement, ReccLogScanner, ReccLogs,
+    ScanStats, Subaction, SubactionSource,
+};

@@ -5,7 +5,7 @@ use overlay::graph::Element;
 
 /// The first segment of a working directory in BuildStream's sandboxes,
 /// before those of the project and of the element.
-const BUILD_ROOT: &[u8] = b"buildstream";
+pub(crate) const BUILD_ROOT: &[u8] = b"buildstream";
 
 /// The directory that holds the element's sources: `buildstream/PROJECT/ELEMENT`
 /// where a working directory is there or below, otherwise what all working
@@ -41,7 +41,7 @@ fn build_root(element: &Element, directory: &[u8]) -> Option<Bytes> {
     Some(root.join(&b'/').into())
 }
 
-fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|segment| !segment.is_empty() && *segment != b".")
 }
 

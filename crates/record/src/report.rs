@@ -1,6 +1,7 @@
 //! What generation did, and what it left out and why.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use cas_client::Error;
@@ -149,6 +150,14 @@ pub enum SkipReason {
     /// It says that its result must not be cached.
     #[error("it must not be cached")]
     DoNotCache,
+    /// An older build of the element ran it; the last one did not, or would not again.
+    #[error("it is left from an older build: {path} has changed{}", Successor(.superseded_by.as_ref()))]
+    Stale {
+        /// The input that is not what the element has now, or the output that a newer action makes.
+        path: String,
+        /// The action in its place, where there is one.
+        superseded_by: Option<Digest>,
+    },
 }
 
 impl SkipReason {
@@ -164,6 +173,16 @@ impl SkipReason {
             Self::LimitExceeded(_) => "limit exceeded",
             Self::NoResult => "no result",
             Self::DoNotCache => "not to be cached",
+            Self::Stale { .. } => "stale",
         }
+    }
+}
+
+/// The end of a sentence about what took an action's place.
+struct Successor<'a>(Option<&'a Digest>);
+
+impl fmt::Display for Successor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |by| write!(f, ", and {by} took its place"))
     }
 }

@@ -9,7 +9,6 @@ use overlay::{ElementId, Mode, Record};
 use reapi_proto::Digest;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::Subaction;
 use crate::copies::{Unstored, embed};
 use crate::derive::Derived;
 use crate::directories::Directories;
@@ -18,6 +17,7 @@ use crate::keep_alive::{Base, keep_alive, references};
 use crate::messages::read_messages;
 use crate::report::{ElementReport, GenerateReport, SkipReason, Skipped};
 use crate::stopwatch::Stopwatch;
+use crate::{Build, Subaction};
 
 pub(crate) struct Run<'a> {
     pub(crate) generator: &'a Generator,
@@ -114,11 +114,11 @@ impl<'a> Run<'a> {
     }
 
     async fn generate_into(&mut self, element: &Element, report: &mut ElementReport) -> Result<()> {
-        let subactions = self.subactions(element, report).await;
-        if subactions.is_empty() {
+        let listing = self.listing(element, report).await;
+        if listing.subactions.is_empty() {
             return Ok(());
         }
-        let Some(Derived { mut record, mut bases }) = self.derive(element, subactions, report).await? else {
+        let Some(Derived { mut record, mut bases }) = self.derive(element, listing, report).await? else {
             return Ok(());
         };
         let mut watch = Stopwatch::start();
@@ -153,8 +153,8 @@ impl<'a> Run<'a> {
     /// Derives the record of an element that has none and will have none, for others to copy from.
     async fn derive_to_copy(&mut self, element: &Element) -> Result<()> {
         let mut report = ElementReport::default();
-        let subactions = self.subactions(element, &mut report).await;
-        if subactions.is_empty() {
+        let listing = self.listing(element, &mut report).await;
+        if listing.subactions.is_empty() {
             return Ok(());
         }
         if self.report.derived >= self.generator.budget.max_derived_dependencies {
@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.report.derived += 1;
-        let derived = self.derive(element, subactions, &mut report).await?;
+        let derived = self.derive(element, listing, &mut report).await?;
         log_skips(element, &report);
         if let Some(Derived { record, bases }) = derived {
             self.unstored_bases.extend(bases.into_iter().map(|base| (base.action, base)));
@@ -174,8 +174,8 @@ impl<'a> Run<'a> {
     }
 
     /// The element's actions, each once, as far as the budget goes.
-    async fn subactions(&self, element: &Element, report: &mut ElementReport) -> Vec<Subaction> {
-        let mut subactions = match self.generator.source.subactions(element).await {
+    async fn listing(&self, element: &Element, report: &mut ElementReport) -> Listing {
+        let subactions = match self.generator.source.subactions(element).await {
             Ok(listed) => {
                 report.listed = listed.as_ref().map(Vec::len);
                 listed.unwrap_or_default()
@@ -186,15 +186,47 @@ impl<'a> Run<'a> {
                 Vec::new()
             }
         };
-        let mut seen = FxHashSet::default();
-        subactions.retain(|subaction| seen.insert(subaction.action));
+        let Listing { mut subactions, last } = Listing::of(subactions);
         report.listed = report.listed.map(|_| subactions.len());
         let limit = self.generator.budget.max_subactions;
         for beyond in subactions.drain(limit.min(subactions.len())..) {
             let reason = SkipReason::LimitExceeded(format!("the element has more than {limit} actions"));
             report.skipped.push(Skipped { action: beyond.action, reason });
         }
-        subactions
+        Listing { subactions, last }
+    }
+}
+
+/// What a source lists.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Each action once, in order of its first run.
+    pub(crate) subactions: Vec<Subaction>,
+    /// Position of its last run.
+    pub(crate) last: FxHashMap<Digest, usize>,
+}
+
+impl Listing {
+    fn of(list: Vec<Subaction>) -> Self {
+        let mut listing = Self::default();
+        let mut rows: FxHashMap<Digest, usize> = FxHashMap::default();
+        for (position, subaction) in list.into_iter().enumerate() {
+            listing.last.insert(subaction.action, position);
+            match rows.get(&subaction.action) {
+                None => {
+                    rows.insert(subaction.action, listing.subactions.len());
+                    listing.subactions.push(subaction);
+                }
+                Some(row) => {
+                    let known = &mut listing.subactions[*row];
+                    known.result = known.result.take().or(subaction.result);
+                    if subaction.build == Build::Last {
+                        known.build = Build::Last;
+                    }
+                }
+            }
+        }
+        listing
     }
 }
 

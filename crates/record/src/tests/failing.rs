@@ -137,7 +137,7 @@ impl SubactionSource for Journal {
         }
         let results = self.0.action_results();
         let result = |action: &Digest| results.iter().find(|(a, _)| a == action).map(|(_, r)| Box::new(r.clone()));
-        Ok(Some(self.1.iter().map(|action| Subaction { action: *action, result: result(action) }).collect()))
+        Ok(Some(self.1.iter().map(|action| Subaction { result: result(action), ..Subaction::from(*action) }).collect()))
     }
 }
 

@@ -7,4 +7,4 @@ mod hostile;
 mod modes;
 mod origins;
 mod skips;
-mod toy;
+pub(crate) mod toy;

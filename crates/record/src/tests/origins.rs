@@ -37,7 +37,10 @@ async fn staged_files_are_from_artifacts_and_what_is_behind_them() {
         ["usr/include/lib.h in the artifact of lib.bst", "source include/lib.h of lib.bst"]
     );
     assert_eq!(main("usr/include/gen.h"), ["usr/include/gen.h in the artifact of lib.bst"]);
-    assert_eq!(main("usr/include/empty.h"), ["usr/include/empty.h in the artifact of lib.bst"]);
+    assert_eq!(
+        main("usr/include/empty.h"),
+        ["usr/include/empty.h in the artifact of lib.bst", "source empty.h of lib.bst"]
+    );
     // An import's sources are known before its artifact.
     assert_eq!(
         main("usr/include/std.h"),
@@ -86,6 +89,7 @@ async fn the_own_artifact_is_explained() {
         .collect();
     found.sort();
     let expected = [
+        ("usr/include/empty.h".to_owned(), "source empty.h of lib.bst".to_owned()),
         ("usr/include/lib.h".to_owned(), "source include/lib.h of lib.bst".to_owned()),
         ("usr/lib/lib.so".to_owned(), output(".libs/lib.so", &p.lib_link, "lib.bst")),
     ];

@@ -18,40 +18,40 @@ use reapi_proto::{Digest, DigestFunction, v2};
 use crate::{ElementReport, ExplicitList, GenerateReport, Generator};
 
 /// Files of a tree, by path.
-pub(super) type Files<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Files<'a> = &'a [(&'a str, &'a str)];
 
 /// An in-memory store that is filled with toys.
 #[derive(Clone, Default)]
-pub(super) struct Toys {
-    pub(super) store: InMemory,
+pub(crate) struct Toys {
+    pub(crate) store: InMemory,
 }
 
 /// Something to run.
 #[derive(Clone, Default)]
-pub(super) struct Run<'a> {
-    pub(super) working_directory: &'a str,
-    pub(super) inputs: Vec<(String, Node)>,
-    pub(super) platform: &'a [(&'a str, String)],
+pub(crate) struct Run<'a> {
+    pub(crate) working_directory: &'a str,
+    pub(crate) inputs: Vec<(String, Node)>,
+    pub(crate) platform: &'a [(&'a str, String)],
     /// What it makes, by path relative to the working directory; `None` if there is no result.
-    pub(super) outputs: Option<Files<'a>>,
-    pub(super) do_not_cache: bool,
+    pub(crate) outputs: Option<Files<'a>>,
+    pub(crate) do_not_cache: bool,
 }
 
 impl Toys {
-    pub(super) fn file(&self, content: &str) -> Node {
+    pub(crate) fn file(&self, content: &str) -> Node {
         Node::File { digest: self.store.put(content.to_owned()), executable: false }
     }
 
-    pub(super) fn files(&self, files: Files<'_>) -> Vec<(String, Node)> {
+    pub(crate) fn files(&self, files: Files<'_>) -> Vec<(String, Node)> {
         files.iter().map(|(path, content)| ((*path).to_owned(), self.file(content))).collect()
     }
 
     /// Stores a directory tree.
-    pub(super) fn tree(&self, files: Files<'_>) -> Digest {
+    pub(crate) fn tree(&self, files: Files<'_>) -> Digest {
         self.tree_of(&self.files(files))
     }
 
-    pub(super) fn tree_of(&self, entries: &[(String, Node)]) -> Digest {
+    pub(crate) fn tree_of(&self, entries: &[(String, Node)]) -> Digest {
         let mut here: BTreeMap<Bytes, Node> = BTreeMap::new();
         let mut below: BTreeMap<&str, Vec<(String, Node)>> = BTreeMap::new();
         for (path, node) in entries {
@@ -70,7 +70,7 @@ impl Toys {
     }
 
     /// Stores an action and its result.
-    pub(super) async fn run(&self, run: &Run<'_>) -> Digest {
+    pub(crate) async fn run(&self, run: &Run<'_>) -> Digest {
         let property =
             |(name, value): &(&str, String)| v2::platform::Property { name: (*name).into(), value: value.clone() };
         let platform = Some(Platform { properties: run.platform.iter().map(property).collect() });
@@ -96,7 +96,7 @@ impl Toys {
     }
 
     /// Stores the result of an action, which took a second and a half.
-    pub(super) async fn result(&self, action: Digest, files: Files<'_>, output_directories: Vec<OutputDirectory>) {
+    pub(crate) async fn result(&self, action: Digest, files: Files<'_>, output_directories: Vec<OutputDirectory>) {
         let output_files = files.iter().map(|(path, content)| OutputFile {
             path: (*path).into(),
             digest: Some(self.store.put((*content).to_owned()).into()),
@@ -117,7 +117,7 @@ impl Toys {
     }
 
     /// An output directory, described by a Tree message.
-    pub(super) fn output_directory(&self, path: &str, files: Files<'_>) -> OutputDirectory {
+    pub(crate) fn output_directory(&self, path: &str, files: Files<'_>) -> OutputDirectory {
         let directory = |files: Files<'_>| {
             let entries = self.files(files).into_iter().map(|(name, node)| (Bytes::from(name), node));
             v2::Directory::decode(encode_directory(entries).unwrap()).unwrap()
@@ -130,18 +130,18 @@ impl Toys {
         }
     }
 
-    pub(super) fn generator(&self) -> Generator {
+    pub(crate) fn generator(&self) -> Generator {
         Generator::new(Arc::new(self.store.clone()), Arc::new(self.store.clone()), Arc::new(ExplicitList))
     }
 
-    pub(super) async fn generate(&self, mode: Mode, graph: &Graph, names: &[&str]) -> GenerateReport {
+    pub(crate) async fn generate(&self, mode: Mode, graph: &Graph, names: &[&str]) -> GenerateReport {
         let report = self.generator().with_mode(mode).generate(graph, names).await.unwrap();
         assert!(report.stopped.is_none(), "{:?}", report.stopped);
         report
     }
 
     /// The stored record of an element.
-    pub(super) fn record(&self, report: &ElementReport) -> Record {
+    pub(crate) fn record(&self, report: &ElementReport) -> Record {
         let digest = report.speculative_actions.unwrap();
         let bytes = self.store.peek(&digest).unwrap();
         assert_eq!(report.bytes, bytes.len() as u64);
@@ -152,16 +152,16 @@ impl Toys {
     }
 }
 
-pub(super) fn graph(elements: Vec<Element>) -> Graph {
+pub(crate) fn graph(elements: Vec<Element>) -> Graph {
     Graph::new(DigestFunction::Sha256, elements).unwrap()
 }
 
-pub(super) fn report<'a>(report: &'a GenerateReport, name: &str) -> &'a ElementReport {
+pub(crate) fn report<'a>(report: &'a GenerateReport, name: &str) -> &'a ElementReport {
     report.elements.iter().find(|element| element.name == name).unwrap()
 }
 
 /// What an action's input tree has at `path`, if it has origins.
-pub(super) fn input<'a>(record: &'a Record, action: &Digest, path: &str) -> Option<&'a Input> {
+pub(crate) fn input<'a>(record: &'a Record, action: &Digest, path: &str) -> Option<&'a Input> {
     let action = record.actions.iter().find(|a| a.base == *action).unwrap();
     let mut below = Below::Level(action.root?);
     for segment in path.split('/') {
@@ -176,42 +176,42 @@ pub(super) fn input<'a>(record: &'a Record, action: &Digest, path: &str) -> Opti
 }
 
 /// The origins of what an action's input tree has at `path`, in words, the authoritative one first.
-pub(super) fn origins(record: &Record, action: &Digest, path: &str) -> Vec<String> {
+pub(crate) fn origins(record: &Record, action: &Digest, path: &str) -> Vec<String> {
     let Some(input) = input(record, action, path) else { return Vec::new() };
     input.origins.iter().map(|id| record.describe(record.origin(*id))).collect()
 }
 
 /// An ACTION origin in words.
-pub(super) fn output(path: &str, action: &Digest, element: &str) -> String {
+pub(crate) fn output(path: &str, action: &Digest, element: &str) -> String {
     format!("output {path} of action {} of {element}", &action.to_hex()[..12])
 }
 
 /// `base.bst` (an import with a compiler and a system header), `lib.bst`
 /// (two headers, one of them generated, and a shared library) and `app.bst`.
-pub(super) struct Project {
-    pub(super) toys: Toys,
-    pub(super) graph: Graph,
-    pub(super) base: Digest,
-    pub(super) lib_compile: Digest,
-    pub(super) lib_link: Digest,
-    pub(super) app_main: Digest,
-    pub(super) app_util: Digest,
-    pub(super) app_link: Digest,
+pub(crate) struct Project {
+    pub(crate) toys: Toys,
+    pub(crate) graph: Graph,
+    pub(crate) base: Digest,
+    pub(crate) lib_compile: Digest,
+    pub(crate) lib_link: Digest,
+    pub(crate) app_main: Digest,
+    pub(crate) app_util: Digest,
+    pub(crate) app_link: Digest,
 }
 
-pub(super) const LIB: &str = "buildstream/demo/lib.bst";
-pub(super) const APP: &str = "buildstream/demo/app.bst";
+pub(crate) const LIB: &str = "buildstream/demo/lib.bst";
+pub(crate) const APP: &str = "buildstream/demo/app.bst";
 
-pub(super) const BASE_FILES: Files<'_> = &[("usr/bin/cc", "compiler"), ("usr/include/std.h", "std")];
-pub(super) const LIB_SOURCES: Files<'_> = &[("lib.c", "lib"), ("include/lib.h", "lib header"), ("empty.h", "")];
-pub(super) const LIB_ARTIFACT: Files<'_> = &[
+pub(crate) const BASE_FILES: Files<'_> = &[("usr/bin/cc", "compiler"), ("usr/include/std.h", "std")];
+pub(crate) const LIB_SOURCES: Files<'_> = &[("lib.c", "lib"), ("include/lib.h", "lib header"), ("empty.h", "")];
+pub(crate) const LIB_ARTIFACT: Files<'_> = &[
     ("usr/include/lib.h", "lib header"),
     ("usr/include/gen.h", "generated"),
     ("usr/include/empty.h", ""),
     ("usr/lib/lib.so", "shared"),
 ];
 /// Two modules with the same header beside the code that uses it.
-pub(super) const APP_SOURCES: Files<'_> = &[
+pub(crate) const APP_SOURCES: Files<'_> = &[
     ("main.c", "main"),
     ("a/util.c", "util"),
     ("a/stub.h", "stub"),
@@ -220,7 +220,7 @@ pub(super) const APP_SOURCES: Files<'_> = &[
 ];
 
 impl Project {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let toys = Toys::default();
         let base = toys.tree(BASE_FILES);
         let below = |root: &str, files: Files<'_>| -> Vec<(String, Node)> {
@@ -317,13 +317,13 @@ impl Project {
     }
 
     /// The graph with an element changed.
-    pub(super) fn graph_with(&self, name: &str, change: impl FnOnce(&mut Element)) -> Graph {
+    pub(crate) fn graph_with(&self, name: &str, change: impl FnOnce(&mut Element)) -> Graph {
         let mut elements: Vec<Element> = self.graph.elements().cloned().collect();
         change(elements.iter_mut().find(|element| element.name == name).unwrap());
         graph(elements)
     }
 
-    pub(super) async fn generate(&self, mode: Mode, names: &[&str]) -> GenerateReport {
+    pub(crate) async fn generate(&self, mode: Mode, names: &[&str]) -> GenerateReport {
         self.toys.generate(mode, &self.graph, names).await
     }
 }
