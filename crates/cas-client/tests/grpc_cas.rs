@@ -282,6 +282,24 @@ fn with_limit(limit: i64) -> v2::ServerCapabilities {
     v2::ServerCapabilities { cache_capabilities: Some(cache), ..Default::default() }
 }
 
+#[tokio::test]
+async fn a_blob_above_the_services_limit_is_refused_before_it_is_sent() {
+    let server = Scripted::start().await;
+    let cache = v2::CacheCapabilities { max_cas_blob_size_bytes: 3, ..Default::default() };
+    let stated = v2::ServerCapabilities { cache_capabilities: Some(cache), ..Default::default() };
+    server.script.capabilities.then(|_| Ok(stated));
+    server.script.batch_update.then(accept_all);
+    let client = server.client();
+    let results = client.write_blobs(&[blob(b"abc"), blob(b"abcd")]).await.unwrap();
+    assert!(results[0].1.is_ok());
+    assert_eq!(results[1].1.as_ref().unwrap_err().kind(), ErrorKind::LimitExceeded);
+    let chunks = Box::pin(futures_util::stream::empty());
+    let error = client.write_chunks(&digest(b"abcd"), chunks).await.unwrap_err();
+    assert_eq!((error.kind(), error.digests()), (ErrorKind::LimitExceeded, &[digest(b"abcd")][..]));
+    assert_eq!(server.script.batch_update.calls().len(), 1);
+    assert_eq!(server.script.uploads().len(), 0);
+}
+
 /// How 100 blobs of 100 bytes are distributed over batches under the given capabilities.
 async fn batch_sizes(capabilities: Answer<v2::ServerCapabilities>) -> Vec<usize> {
     let server = Scripted::start().await;

@@ -19,8 +19,16 @@ impl GrpcClient {
         self.check_function(Update::METHOD, &digests)?;
         let order = distinct(&digests);
         let mut seen = std::collections::HashSet::with_capacity(order.len());
-        let sent = blobs.iter().filter(|b| !b.digest().is_empty() && seen.insert(b.digest())).cloned().collect();
+        let mut sent = Vec::with_capacity(order.len());
+        let mut refused = Vec::new();
+        for blob in blobs.iter().filter(|b| !b.digest().is_empty() && seen.insert(b.digest())) {
+            match self.size_objection(Update::METHOD, &blob.digest()).await? {
+                Some(error) => refused.push((blob.digest(), Err(error))),
+                None => sent.push(blob.clone()),
+            }
+        }
         let mut results = transfer::<Update>(self, sent).await?;
+        results.extend(refused);
         // A blob was hashed when it was made, so size 0 means the empty one, which every store has.
         results.extend(order.iter().filter(|d| d.is_empty()).map(|d| (*d, Ok(()))));
         Ok(in_order(Update::METHOD, order, results))

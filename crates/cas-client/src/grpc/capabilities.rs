@@ -4,12 +4,12 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reapi_proto::v2::capabilities_client::CapabilitiesClient;
-use reapi_proto::{DigestFunction, v2};
+use reapi_proto::{Digest, DigestFunction, v2};
 use tokio::sync::OnceCell;
 
 use super::GrpcClient;
 use super::client::Rpc;
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 const METHOD: &str = "GetCapabilities";
 
@@ -26,6 +26,8 @@ pub struct ServerCapabilities {
     pub execution_digest_functions: Vec<i32>,
     /// Largest batch that it accepts, in bytes. A stated 0 means no limit of its own, hence `None`.
     pub max_batch_total_size_bytes: Option<u64>,
+    /// Largest blob that it stores, in bytes; `None` where it states none.
+    pub max_cas_blob_size_bytes: Option<u64>,
     /// Whether it lets somebody write action results.
     pub action_cache_update: Option<bool>,
     /// Whether it executes actions.
@@ -61,6 +63,7 @@ impl ServerCapabilities {
                 .unwrap_or_default(),
             cache_digest_functions: cache.digest_functions,
             max_batch_total_size_bytes: u64::try_from(cache.max_batch_total_size_bytes).ok().filter(|n| *n > 0),
+            max_cas_blob_size_bytes: u64::try_from(cache.max_cas_blob_size_bytes).ok().filter(|n| *n > 0),
             action_cache_update: cache.action_cache_update_capabilities.map(|u| u.update_enabled),
             absolute_symlinks: match v2::symlink_absolute_path_strategy::Value::try_from(
                 cache.symlink_absolute_path_strategy,
@@ -166,6 +169,15 @@ impl GrpcClient {
             None => Ok(Arc::clone(capabilities)),
             Some(reason) => Err(self.error(ErrorKind::Unsupported, METHOD, reason)),
         }
+    }
+
+    /// Why the service will not store a blob of this size, if so; known before a byte of it is sent.
+    pub(super) async fn size_objection(&self, method: &'static str, digest: &Digest) -> Result<Option<Error>> {
+        let limit = self.capabilities().await?.max_cas_blob_size_bytes;
+        Ok(limit.filter(|limit| digest.size_bytes() > *limit).map(|limit| {
+            let reason = format!("the service stores no blob above {limit} bytes");
+            self.error(ErrorKind::LimitExceeded, method, reason).with_digest(*digest)
+        }))
     }
 
     async fn ask_capabilities(&self) -> Result<ServerCapabilities> {

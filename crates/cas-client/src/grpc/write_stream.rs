@@ -38,13 +38,17 @@ impl GrpcClient {
     pub(super) async fn stream_write(&self, digest: &Digest, chunks: Chunks) -> Result<()> {
         self.check_writable(METHOD)?;
         self.check_function(METHOD, [digest])?;
+        // Connects, with retries, while nothing of the only copy has been used up.
+        if !digest.is_empty()
+            && let Some(error) = self.size_objection(METHOD, digest).await?
+        {
+            return Err(error);
+        }
         if digest.size_bytes() <= GATHER_BYTES as u64 {
             let data = gather(digest, chunks).await.map_err(|e| e.at(&self.config().endpoint))?;
             let blob = Blob::verified(*digest, data).ok_or_else(|| self.mismatch(digest))?;
             return if digest.is_empty() { Ok(()) } else { self.write_whole(&blob).await };
         }
-        // Connects, with retries, while nothing of the only copy has been used up.
-        self.capabilities().await?;
         self.write_once(digest, chunks).await.map_err(|failure| failure.error)
     }
 
