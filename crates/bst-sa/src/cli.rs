@@ -43,6 +43,10 @@ pub(crate) enum Command {
     /// Check services and machine, and say what to do
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  bst-sa completions bash > ~/.local/share/bash-completion/completions/bst-sa
+  bst-sa completions fish > ~/.config/fish/completions/bst-sa.fish")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,

@@ -90,7 +90,11 @@ impl ConnectOptions {
             if function != DigestFunction::Sha256 {
                 return Err(Failure::usage(format!("{url} holds SHA256 digests only, and {function} is asked for")));
             }
-            let store = FileStore::open(Path::new(directory)).map_err(Failure::from)?;
+            let store = FileStore::open(Path::new(directory)).map_err(|e| {
+                Failure::usage(format!("{url} is no place for blobs"))
+                    .because(&e)
+                    .hint("give the directory that buildbox-casd was started with; BuildStream's is its cachedir")
+            })?;
             return Ok(Place::Directory(Arc::new(store)));
         }
         let endpoint: Endpoint =

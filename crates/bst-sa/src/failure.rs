@@ -42,6 +42,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong, on one line.
+    pub(crate) fn summary(&self) -> String {
+        [&self.message].into_iter().chain(&self.causes).map(String::as_str).collect::<Vec<_>>().join(": ")
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(if self.usage { 2 } else { 1 })
     }

@@ -21,6 +21,25 @@ const BATCHED_BYTES: u64 = 1 << 20;
 /// Size of a piece of a large file.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// The most that is read of a file as a whole. The largest that is meant to be read, a record of 5,000 actions of
+/// 400 inputs each in the reference layout, has half of that.
+const MAX_WHOLE_BYTES: u64 = 1 << 30;
+
+/// Reads a whole file; one that is larger than any real one is an error, whatever it claims and wherever it ends.
+pub(crate) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let expected = file.metadata()?.len();
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(expected).ok().filter(|_| expected <= MAX_WHOLE_BYTES).unwrap_or(0));
+    if expected <= MAX_WHOLE_BYTES {
+        file.take(MAX_WHOLE_BYTES + 1).read_to_end(&mut bytes)?;
+    }
+    if expected.max(bytes.len() as u64) > MAX_WHOLE_BYTES {
+        return Err(io::Error::other(format!("it is larger than {MAX_WHOLE_BYTES} bytes, the limit for such a file")));
+    }
+    Ok(bytes)
+}
+
 /// A tree of local files, hashed.
 #[derive(Debug, Default)]
 pub(crate) struct LocalTree {
@@ -42,7 +61,7 @@ impl LocalTree {
     pub(crate) fn read(function: DigestFunction, paths: &[PathBuf]) -> Result<Self, Failure> {
         let mut tree = Self::default();
         for path in paths {
-            let names = names(path)?;
+            let names = names(path).ok_or_else(|| leads_out("--input", path))?;
             let Some((last, parents)) = names.split_last() else {
                 let entry = tree.hash(function, Path::new("."))?;
                 if let Entry::Level(level) = entry {
@@ -165,26 +184,39 @@ fn store_level(function: DigestFunction, level: &Level, blobs: &mut Vec<Blob>) -
     Ok(digest)
 }
 
-/// The segments of a path that stays inside the current directory.
-fn names(path: &Path) -> Result<Vec<Bytes>, Failure> {
+/// The segments of a path, if it is one that stays inside the current directory.
+fn names(path: &Path) -> Option<Vec<Bytes>> {
     let mut names = Vec::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => names.push(os_bytes(name)),
             Component::CurDir => {}
-            _ => {
-                return Err(Failure::usage(format!("{} leads out of the current directory", path.display()))
-                    .hint("paths of inputs and outputs are relative; change to a directory above all of them"));
-            }
+            _ => return None,
         }
     }
-    Ok(names)
+    Some(names)
+}
+
+/// A path of an action as the protocol wants it: segments with a slash between them, nothing else.
+pub(crate) fn clean_path(option: &str, path: &str) -> Result<String, Failure> {
+    let names = names(Path::new(path)).ok_or_else(|| leads_out(option, Path::new(path)))?;
+    // Segments of a string are cut at slashes, so each is a string.
+    let names: Vec<&str> = names.iter().filter_map(|name| std::str::from_utf8(name).ok()).collect();
+    Ok(names.join("/"))
+}
+
+fn leads_out(option: &str, path: &Path) -> Failure {
+    Failure::usage(format!("{option} {} leads out of the current directory", path.display()))
+        .hint("paths of inputs and outputs are relative, without `..`; change to a directory above all of them")
 }
 
 /// Writes one output of an action below the current directory.
 pub(crate) async fn write_output(store: &dyn BlobStore, base: &Path, output: &Output) -> Result<(), Failure> {
     let path = base.join(&output.path);
-    names(&path)?;
+    if names(&path).is_none() {
+        let reason = format!("the service reports an output {:?}, which is outside of the action", output.path);
+        return Err(Failure::new(reason).hint("nothing was written there; the service or its action cache is at fault"));
+    }
     match &output.kind {
         OutputKind::File { digest, is_executable } => write_file(store, &path, digest, *is_executable).await,
         OutputKind::Symlink { target } => write_link(&path, target.as_ref()),

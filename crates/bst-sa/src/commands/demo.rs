@@ -43,10 +43,10 @@ struct Json {
 }
 
 pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
-    let jobs = args.jobs.map_or_else(std::thread::available_parallelism, |jobs| {
-        NonZeroUsize::new(jobs).ok_or_else(|| std::io::Error::other("at least one job is needed"))
-    });
-    let jobs = jobs.map_err(|e| Failure::usage("the number of jobs").because(&e))?;
+    let jobs = match args.jobs {
+        Some(jobs) => NonZeroUsize::new(jobs).ok_or_else(|| Failure::usage("--jobs must be at least one"))?,
+        None => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    };
     let toolchain = Toolchain::at(&args.compiler);
     let progress = Progress::new("first build");
     let mut project = Project::demo(toolchain).map_err(|e| failed("the project", &e))?;

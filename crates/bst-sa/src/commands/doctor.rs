@@ -55,7 +55,7 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
              buildbox-casd --bind=unix:PATH DIR provides all of them on one machine",
         ));
     } else {
-        services(&args.connect, &mut checks, &progress).await?;
+        services(&args.connect, &mut checks, &progress).await;
     }
     drop(progress);
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
@@ -94,16 +94,34 @@ fn compiler() -> Check {
     }
 }
 
-async fn services(connect: &ConnectOptions, checks: &mut Vec<Check>, progress: &Progress) -> Result<(), Failure> {
-    progress.say("checking storage");
-    storage(connect.place("--cas", connect.cas.as_deref(), FUNCTION)?, checks).await;
-    progress.say("checking the action cache");
-    action_cache(connect.place("--action-cache", connect.action_cache.as_deref(), FUNCTION)?, checks).await;
-    progress.say("checking execution");
-    execution(connect.place("--execution", connect.execution.as_deref(), FUNCTION)?, checks).await;
-    progress.say("checking the asset index");
-    assets(connect.place("--asset", connect.asset.as_deref(), FUNCTION)?, checks).await;
-    Ok(())
+async fn services(connect: &ConnectOptions, checks: &mut Vec<Check>, progress: &Progress) {
+    let place = |what: &str, option: &str, own: &Option<String>| {
+        progress.say(format!("checking {what}"));
+        if own.is_none() && connect.server.is_none() {
+            let advice = format!("name it with {option} URL, if it is to be used");
+            return Err(Check::bad(what, Verdict::Warning, "not given", advice));
+        }
+        connect.place(option, own.as_deref(), FUNCTION).map_err(|failure| {
+            let advice = format!("correct the URL of {option} or --server");
+            Check::bad(what, Verdict::Failed, failure.summary(), advice)
+        })
+    };
+    match place("storage", "--cas", &connect.cas) {
+        Ok(place) => storage(place, checks).await,
+        Err(check) => checks.push(check),
+    }
+    match place("action cache", "--action-cache", &connect.action_cache) {
+        Ok(place) => action_cache(place, checks).await,
+        Err(check) => checks.push(check),
+    }
+    match place("execution", "--execution", &connect.execution) {
+        Ok(place) => execution(place, checks).await,
+        Err(check) => checks.push(check),
+    }
+    match place("asset index", "--asset", &connect.asset) {
+        Ok(place) => assets(place, checks).await,
+        Err(check) => checks.push(check),
+    }
 }
 
 const START: &str =
@@ -151,7 +169,7 @@ async fn capabilities(client: &GrpcClient, checks: &mut Vec<Check>) {
             checks.push(Check::ok("largest batch", limit.map_or("no stated limit".to_owned(), output::bytes)));
         }
         Err(e) => {
-            checks.push(Check::bad("capabilities", Verdict::Warning, e.to_string(), "defaults are used without them"))
+            checks.push(Check::bad("capabilities", Verdict::Warning, e.to_string(), "defaults are used without them"));
         }
     }
     // Only casd answers this one; others need not.

@@ -16,7 +16,7 @@ use reapi_proto::{Digest, DigestFunction, v2};
 
 use crate::cli::ExecArgs;
 use crate::failure::Failure;
-use crate::files::{LocalTree, write_output};
+use crate::files::{LocalTree, clean_path, write_output};
 use crate::progress::Progress;
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
@@ -24,7 +24,11 @@ const FUNCTION: DigestFunction = DigestFunction::Sha256;
 /// How often inputs that the service has lost are uploaded again.
 const UPLOAD_ROUNDS: usize = 3;
 
-pub(crate) async fn run(args: ExecArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(mut args: ExecArgs) -> Result<ExitCode, Failure> {
+    args.working_directory = clean_path("--working-directory", &args.working_directory)?;
+    for output in &mut args.output {
+        *output = clean_path("--output", output)?;
+    }
     let blobs = args.connect.blobs(FUNCTION)?;
     let execution = args.connect.execution(FUNCTION)?;
     let progress = Progress::new("hashing inputs");

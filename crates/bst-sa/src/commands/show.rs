@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
 use std::process::ExitCode;
 
 use bytes::Bytes;
 use cas_client::BlobStoreExt;
 use overlay::layout::{self, ReferenceOrigin, ReferenceOverlay, ReferenceRecord, Stored};
 use overlay::{Below, ElementId, InputId, LevelId, Origin, Record};
+use reapi_proto::Digest;
 use reapi_proto::raw::Node;
-use reapi_proto::{Digest, DigestFunction};
 use serde::Serialize;
 
 use crate::cli::ShowArgs;
 use crate::failure::Failure;
+use crate::files::read_whole;
 use crate::graph::read_graph;
 use crate::output;
 
@@ -75,10 +75,10 @@ pub(crate) async fn run(args: ShowArgs) -> Result<ExitCode, Failure> {
 async fn message(args: &ShowArgs) -> Result<Bytes, Failure> {
     if let Some(file) = &args.file {
         let bytes =
-            fs::read(file).map_err(|e| Failure::new(format!("{} cannot be read", file.display())).because(&e))?;
+            read_whole(file).map_err(|e| Failure::new(format!("{} cannot be read", file.display())).because(&e))?;
         return Ok(bytes.into());
     }
-    let digest = match (&args.digest, &args.element, &args.graph) {
+    let digest: Digest = match (&args.digest, &args.element, &args.graph) {
         (Some(digest), ..) => digest
             .parse()
             .map_err(|e: reapi_proto::DigestError| Failure::usage(format!("--digest {digest}")).because(&e))?,
@@ -95,7 +95,7 @@ async fn message(args: &ShowArgs) -> Result<Bytes, Failure> {
         }
         _ => return Err(Failure::usage("nothing to show").hint("give ELEMENT with --graph, --file or --digest")),
     };
-    Ok(args.connect.blobs(DigestFunction::default())?.read_blob(&digest).await?)
+    Ok(args.connect.blobs(digest.function())?.read_blob(&digest).await?)
 }
 
 fn compact(record: &Record, bytes: usize) -> Shown {
