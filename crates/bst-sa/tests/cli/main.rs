@@ -1,0 +1,21 @@
+//! The program as its users run it: arguments in, tables, JSON, messages and exit codes out.
+//!
+//! One file per command, and three for what goes wrong: graphs, stored
+//! messages, services. Every test has a directory of its own and runs the real
+//! binary in it; services are `testbed` servers in the test's own process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
+
+mod support;
+
+mod demo;
+mod doctor;
+mod exec;
+mod hostile_graphs;
+mod hostile_messages;
+mod hostile_services;
+mod interrupt;
+mod prime;
+mod records;
+mod show;
+mod usage;
