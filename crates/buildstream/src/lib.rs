@@ -9,7 +9,8 @@
 //! - [`names`]: cache keys, artifact names, names in asset indexes.
 //! - [`artifact`], [`refs`]: the files in which BuildStream says what it built,
 //!   read and edited without loss.
-//! - [`records`]: an index of records over those files, for the priming engine.
+//! - [`remote`]: records on artifact servers, pulled and pushed.
+//! - [`records`]: indexes of records, here and on servers, for the priming engine.
 //!
 //! Not here: a terminal, a command line, process exit, environment variables;
 //! running builds; recording and priming as such (`reapi-record`, `instantiate`).
@@ -22,6 +23,7 @@ pub mod names;
 mod project;
 pub mod records;
 pub mod refs;
+pub mod remote;
 mod staging;
 
 pub use installation::{Installation, InstallationError};

@@ -102,6 +102,25 @@ pub struct Servers {
     pub sources: Vec<Remote>,
 }
 
+impl Servers {
+    /// The artifact servers to read from, in order: where names are looked up, and where blobs are.
+    pub fn artifacts_to_pull(&self) -> impl Iterator<Item = (&Remote, &Remote)> {
+        pairs(self.artifacts.iter())
+    }
+
+    /// The artifact servers that BuildStream pushes to, in order.
+    pub fn artifacts_to_push(&self) -> impl Iterator<Item = (&Remote, &Remote)> {
+        pairs(self.artifacts.iter().filter(|remote| remote.push))
+    }
+}
+
+/// Each index with its own storage or, if it has none, the first one of the list.
+fn pairs<'a>(remotes: impl Iterator<Item = &'a Remote> + Clone) -> impl Iterator<Item = (&'a Remote, &'a Remote)> {
+    let first_storage = remotes.clone().find(|remote| remote.kind.is_storage());
+    let storage = move |index: &'a Remote| if index.kind.is_storage() { Some(index) } else { first_storage };
+    remotes.filter(|remote| remote.kind.is_index()).filter_map(move |index| Some((index, storage(index)?)))
+}
+
 /// A service, and how to talk to it. Credentials are named by their files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remote {
@@ -283,5 +302,48 @@ impl Introspection {
             runtime: rows_of(&element.runtime_deps),
         };
         self.elements.iter().map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(url: &str, kind: RemoteKind, push: bool) -> Remote {
+        Remote {
+            url: url.to_owned(),
+            instance: String::new(),
+            kind,
+            push,
+            server_cert: None,
+            client_key: None,
+            client_cert: None,
+            access_token: None,
+            access_token_reload: None,
+            keepalive: None,
+            retry_limit: None,
+            retry_delay: None,
+            request_timeout: None,
+        }
+    }
+
+    #[test]
+    fn every_index_is_paired_with_a_storage() {
+        let servers = Servers {
+            artifacts: vec![
+                remote("index", RemoteKind::Index, true),
+                remote("all", RemoteKind::All, false),
+                remote("storage", RemoteKind::Storage, true),
+                remote("both", RemoteKind::All, true),
+            ],
+            ..Servers::default()
+        };
+        let urls = |(index, storage): (&Remote, &Remote)| format!("{}+{}", index.url, storage.url);
+        let pull: Vec<_> = servers.artifacts_to_pull().map(urls).collect();
+        assert_eq!(pull, ["index+all", "all+all", "both+both"]);
+        let push: Vec<_> = servers.artifacts_to_push().map(urls).collect();
+        assert_eq!(push, ["index+storage", "both+both"]);
+        let alone = Servers { artifacts: vec![remote("index", RemoteKind::Index, true)], ..Servers::default() };
+        assert_eq!(alone.artifacts_to_pull().count(), 0);
     }
 }

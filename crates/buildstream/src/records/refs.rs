@@ -1,4 +1,4 @@
-//! The records that refs name, as an index for the priming engine.
+//! The records that refs name.
 
 use std::fmt;
 
@@ -8,6 +8,7 @@ use instantiate::{Candidate, Lookup, RecordIndex};
 use overlay::graph::Element;
 use reapi_proto::Digest;
 
+use super::identify;
 use crate::names::{ArtifactName, CacheKey, ElementRef};
 use crate::refs::{ArtifactRefs, RefError};
 
@@ -38,6 +39,14 @@ impl RefRecords {
     #[must_use]
     pub fn new(refs: ArtifactRefs) -> Self {
         Self { refs }
+    }
+
+    /// Notes in elements of a graph which record is kept under their own weak
+    /// keys. Those that name one already keep it. Blocks on the file system.
+    pub fn annotate(&self, elements: &mut [Element]) {
+        for element in elements.iter_mut().filter(|element| element.speculative_actions.is_none()) {
+            element.speculative_actions = self.candidates(element, Lookup::Weak).first().map(|found| found.message);
+        }
     }
 
     /// What may be used for an element, best first. Blocks on the file system.
@@ -86,12 +95,6 @@ impl RefRecords {
             None
         })
     }
-}
-
-/// Under what the artifacts of an element are filed, and its weak key.
-pub(crate) fn identify(element: &Element) -> Option<(ElementRef, CacheKey)> {
-    let weak = element.weak_key.as_deref()?.parse().ok()?;
-    Some((ElementRef::new(element.project.as_deref()?, &element.name).ok()?, weak))
 }
 
 #[async_trait]
@@ -166,6 +169,16 @@ mod tests {
         let cache = history();
         cache.build(&element("sub/app.bst"), 'e', '1');
         check(&cache, '1', Lookup::Weak, &[('b', '1'), ('a', '1')]);
+    }
+
+    #[test]
+    fn elements_of_a_graph_get_the_record_of_their_own_weak_key() {
+        let noted = Element { speculative_actions: Some(sha("mine")), ..graph_element('1') };
+        let mut elements = [graph_element('1'), graph_element('9'), noted];
+        let cache = history();
+        RefRecords::new(cache.refs()).annotate(&mut elements);
+        let records = elements.map(|element| element.speculative_actions);
+        assert_eq!(records, [Some(sha("b")), None, Some(sha("mine"))]);
     }
 
     #[test]
