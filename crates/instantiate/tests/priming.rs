@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cas_client::{ActionCache, ExecuteRequest};
 use instantiate::{Budget, Completion, ExecutionReport, Options, Outcome, RecordReport, SkipKind};
+use overlay::graph::Element;
 use reapi_proto::Digest;
 use support::{APP, LIB, Scene, State, action, message};
 
@@ -131,6 +132,16 @@ async fn priming_twice_executes_once() {
     assert_eq!((report.totals.cached, report.totals.executed), (5, 0));
     assert_eq!(scene.toy.submitted().len(), 5);
     assert_eq!(report.totals.upload.uploaded, 0);
+}
+
+#[tokio::test]
+async fn equal_actions_of_two_elements_are_executed_once() {
+    let mut scene = Scene::header_changed().await;
+    let twin = Element { name: "twin.bst".to_owned(), weak_key: None, ..scene.element("app.bst").clone() };
+    scene.elements.push(twin);
+    let report = scene.prime().await;
+    assert_eq!((report.totals.adapted, report.totals.executed, report.totals.executions), (8, 8, 5));
+    assert_eq!(sorted(scene.toy.submitted()), scene.expected());
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use cas_client::ErrorKind;
 use instantiate::{ActionReport, Engine, ExecutionReport, Outcome, Services, SetupError, SkipKind};
-use overlay::Record;
 use overlay::graph::{Element, Graph};
+use overlay::{ElementId, Origin, Record};
 use reapi_proto::raw::Action;
 use reapi_proto::{Digest, DigestFunction};
 use support::lying::Lying;
@@ -104,6 +104,24 @@ async fn a_record_that_does_not_fit_its_action() {
 }
 
 #[tokio::test]
+async fn a_record_whose_actions_need_each_other_comes_to_an_end() {
+    let mut scene = Scene::header_changed().await;
+    let records = scene.world.records(&scene.old);
+    let mut record = Record::clone(&records["app.bst"]);
+    // The header is said to be what the link makes.
+    let path = record.paths.intern(b"app");
+    let base = scene.old["app.bst"].actions[2];
+    let header = record.paths.find(b"usr/include/dep.h").unwrap();
+    let authority = |origin: &&mut Origin| matches!(origin, Origin::Artifact { path, .. } if *path == header);
+    *record.origins.iter_mut().find(authority).unwrap() = Origin::Action { element: ElementId::SELF, base, path };
+    let message = scene.world.put_record(&record);
+    scene.element("app.bst").speculative_actions = Some(message);
+    let report = scene.prime().await;
+    assert!(report.totals.executions < 30, "{}", report.totals.executions);
+    check(action(&report, "main.o"), SkipKind::Mismatch, "its inputs changed 8 times");
+}
+
+#[tokio::test]
 async fn a_command_that_fails_makes_nothing() {
     let scene = Scene::new(State::default(), State::default().with_header("#error\n")).await;
     let report = scene.prime().await;
@@ -112,6 +130,23 @@ async fn a_command_that_fails_makes_nothing() {
     assert_eq!(compile.execution, ExecutionReport::Failed("exit code 1 when executed".to_owned()));
     check(action(&report, "lib.a"), SkipKind::InputLost, "will not become known");
     assert_eq!((report.totals.failed, report.totals.executed), (3, 0));
+}
+
+#[tokio::test]
+async fn a_cached_failure_is_no_hit() {
+    let failing = State::default().with_header("#error\n");
+    let mut scene = Scene::new(State::default(), failing.clone()).await;
+    // As some services do, the failure was cached.
+    scene.world.build(&failing).await;
+    let report = scene.prime().await;
+    let compile = action(&report, "lib.o");
+    assert_eq!(compile.execution, ExecutionReport::Failed("exit code 1 in the action cache".to_owned()));
+    check(action(&report, "lib.a"), SkipKind::InputLost, "will not become known");
+
+    let scene = Scene::new(failing.clone(), failing).await;
+    let report = scene.prime().await;
+    assert_eq!((report.totals.unchanged, report.totals.cached), (5, 2), "the archive and the link of nothing");
+    assert!(scene.toy.submitted().is_empty());
 }
 
 #[tokio::test]

@@ -231,7 +231,9 @@ impl Priming {
             let as_recorded = run.recipe.is_none();
             match answer {
                 Err(skip) => self.fail(digest, &skip),
-                Ok(Lookup::Hit(result)) if result.exit_code != 0 && !as_recorded => {
+                // The build will meet the failure again; nothing is gained by it.
+                Ok(Lookup::Hit(result)) if result.exit_code != 0 && as_recorded => self.end(digest, Ended::Skipped),
+                Ok(Lookup::Hit(result)) if result.exit_code != 0 => {
                     self.failed_command(digest, result.exit_code, "in the action cache");
                 }
                 Ok(Lookup::Hit(result)) => {

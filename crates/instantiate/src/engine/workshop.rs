@@ -53,6 +53,14 @@ struct Batch {
     commands: Vec<Digest>,
 }
 
+impl Batch {
+    /// Puts on the frontier what was never there.
+    fn visit(&mut self, spots: impl IntoIterator<Item = Spot>) {
+        let Self { frontier, seen, .. } = self;
+        frontier.extend(spots.into_iter().filter(|spot| seen.insert(*spot)));
+    }
+}
+
 impl Workshop {
     /// Whether it can go on without anything from outside.
     pub(super) fn has_work(&self) -> bool {
@@ -95,18 +103,14 @@ impl Workshop {
         let mut blocked = Vec::new();
         while let Some(spot) = batch.frontier.pop() {
             let (row, level, digest) = spot;
-            if !batch.seen.insert(spot) {
-                continue;
-            }
             if !self.forest.contains(&digest) {
                 if !self.absent.contains_key(&digest) {
-                    batch.seen.remove(&spot);
                     blocked.push(spot);
                 }
                 continue;
             }
             match tables[row].adaptation.descend(&self.forest, level, &digest) {
-                Ok(below) => batch.frontier.extend(below.into_iter().map(|(level, digest)| (row, level, digest))),
+                Ok(below) => batch.visit(below.into_iter().map(|(level, digest)| (row, level, digest))),
                 Err(error) => {
                     self.misfits.insert(spot, error.to_string());
                 }
@@ -200,7 +204,7 @@ impl Priming {
                         batch.commands.push(base.command_digest());
                     }
                     let root = adaptation.changed_root(act.id);
-                    batch.frontier.extend(root.map(|level| (act.row, level, base.input_root_digest())));
+                    batch.visit(root.map(|level| (act.row, level, base.input_root_digest())));
                     batch.acts.push(id);
                 }
             }
