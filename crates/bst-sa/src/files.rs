@@ -9,9 +9,11 @@ use bytes::Bytes;
 use cas_client::{Blob, BlobStore, BlobStoreExt, Output, OutputKind};
 use futures_util::StreamExt;
 use futures_util::stream;
-use overlay::MAX_DEPTH;
+use overlay::derive::MAX_TREE_PATHS;
+use overlay::{Forest, MAX_DEPTH};
 use reapi_proto::raw::{Directory, Node, Tree, encode_directory};
 use reapi_proto::{Digest, DigestFunction};
+use rustc_hash::FxHashMap;
 
 use crate::failure::Failure;
 
@@ -23,7 +25,7 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// The most that is read of a file as a whole. The largest that is meant to be read, a record of 5,000 actions of
 /// 400 inputs each in the reference layout, has half of that.
-const MAX_WHOLE_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_WHOLE_BYTES: u64 = 1 << 30;
 
 /// Reads a whole file; one that is larger than any real one is an error, whatever it claims and wherever it ends.
 pub(crate) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
@@ -210,33 +212,53 @@ fn leads_out(option: &str, path: &Path) -> Failure {
         .hint("paths of inputs and outputs are relative, without `..`; change to a directory above all of them")
 }
 
-/// Writes one output of an action below the current directory.
-pub(crate) async fn write_output(store: &dyn BlobStore, base: &Path, output: &Output) -> Result<(), Failure> {
-    let path = base.join(&output.path);
-    if names(&path).is_none() {
-        let reason = format!("the service reports an output {:?}, which is outside of the action", output.path);
-        return Err(Failure::new(reason).hint("nothing was written there; the service or its action cache is at fault"));
+/// Writes outputs of an action below `base`, those alone that were asked for. Links come last: nothing is ever
+/// written through one of them.
+pub(crate) async fn write_outputs(
+    store: &dyn BlobStore,
+    base: &Path,
+    asked: &[String],
+    mut outputs: Vec<Output>,
+) -> Result<(), Failure> {
+    for output in &outputs {
+        let clean = clean_path("", &output.path).ok();
+        if !clean.is_some_and(|path| asked.contains(&path)) {
+            let reason = format!("the service reports an output {:?}, which was not asked for", output.path);
+            return Err(Failure::new(reason).hint("no output was written; the service or its action cache is at fault"));
+        }
     }
+    outputs.sort_by_key(|output| matches!(output.kind, OutputKind::Symlink { .. }));
+    for output in &outputs {
+        write_output(store, base, output).await?;
+    }
+    Ok(())
+}
+
+async fn write_output(store: &dyn BlobStore, base: &Path, output: &Output) -> Result<(), Failure> {
+    let path = base.join(&output.path);
     match &output.kind {
         OutputKind::File { digest, is_executable } => write_file(store, &path, digest, *is_executable).await,
         OutputKind::Symlink { target } => write_link(&path, target.as_ref()),
         OutputKind::Directory { tree: Some(tree), .. } => {
-            let bytes = store.read_blob(tree).await?;
-            let invalid = |e: &dyn std::error::Error| {
-                Failure::new(format!("output directory {} is not valid", path.display())).because(e)
-            };
-            let tree = Tree::parse(bytes).map_err(|e| invalid(&e))?;
-            let mut directories = BTreeMap::new();
+            let invalid = || Failure::new(format!("output directory {} is not valid", path.display()));
+            if tree.size_bytes() > MAX_WHOLE_BYTES {
+                return Err(invalid().hint(format!("its Tree message {tree} is larger than {MAX_WHOLE_BYTES} bytes")));
+            }
+            let tree = Tree::parse(store.read_blob(tree).await?).map_err(|e| invalid().because(&e))?;
+            let mut directories = Forest::new();
             for (digest, bytes) in tree.directories(store.digest_function()) {
-                directories.insert(digest, Directory::parse(bytes.clone()).map_err(|e| invalid(&e))?);
+                directories.insert(digest, Directory::parse(bytes.clone()).map_err(|e| invalid().because(&e))?);
             }
             write_directory(store, &path, tree.root_digest(store.digest_function()), &directories).await
         }
         OutputKind::Directory { tree: None, root } => {
-            let roots: Vec<Digest> = root.iter().copied().collect();
-            let trees = cas_client::read_trees(store, &roots, |_| false, &cas_client::TreeBudget::default()).await?;
-            let root = roots.first().ok_or_else(|| Failure::new(format!("output {} has no digest", output.path)))?;
-            write_directory(store, &path, *root, &trees.directories.into_iter().collect()).await
+            let root = root.ok_or_else(|| Failure::new(format!("output {} has no digest", output.path)))?;
+            let trees = cas_client::read_trees(store, &[root], |_| false, &cas_client::TreeBudget::default()).await?;
+            let mut directories = Forest::new();
+            for (digest, directory) in trees.directories {
+                directories.insert(digest, directory);
+            }
+            write_directory(store, &path, root, &directories).await
         }
     }
 }
@@ -245,8 +267,14 @@ async fn write_directory(
     store: &dyn BlobStore,
     path: &Path,
     root: Digest,
-    directories: &BTreeMap<Digest, Directory>,
+    directories: &Forest,
 ) -> Result<(), Failure> {
+    // A small message can describe more paths than any disk can hold.
+    let paths = directories.path_count(&root, &mut FxHashMap::default());
+    if paths > MAX_TREE_PATHS {
+        let reason = format!("output directory {} has {paths} paths; the limit is {MAX_TREE_PATHS}", path.display());
+        return Err(Failure::new(reason));
+    }
     let mut pending = vec![(path.to_owned(), root, 0)];
     // Links last: nothing is ever written through one.
     let mut links = Vec::new();

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
              buildbox-casd --bind=unix:PATH DIR provides all of them on one machine",
         ));
     } else {
-        services(&args.connect, &mut checks, &progress).await;
+        checks.extend(services(&args.connect).await);
     }
     drop(progress);
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
@@ -94,9 +94,9 @@ fn compiler() -> Check {
     }
 }
 
-async fn services(connect: &ConnectOptions, checks: &mut Vec<Check>, progress: &Progress) {
+/// All four at once: a service that is away takes its time to be given up.
+async fn services(connect: &ConnectOptions) -> Vec<Check> {
     let place = |what: &str, option: &str, own: &Option<String>| {
-        progress.say(format!("checking {what}"));
         if own.is_none() && connect.server.is_none() {
             let advice = format!("name it with {option} URL, if it is to be used");
             return Err(Check::bad(what, Verdict::Warning, "not given", advice));
@@ -106,42 +106,53 @@ async fn services(connect: &ConnectOptions, checks: &mut Vec<Check>, progress: &
             Check::bad(what, Verdict::Failed, failure.summary(), advice)
         })
     };
-    match place("storage", "--cas", &connect.cas) {
-        Ok(place) => storage(place, checks).await,
-        Err(check) => checks.push(check),
-    }
-    match place("action cache", "--action-cache", &connect.action_cache) {
-        Ok(place) => action_cache(place, checks).await,
-        Err(check) => checks.push(check),
-    }
-    match place("execution", "--execution", &connect.execution) {
-        Ok(place) => execution(place, checks).await,
-        Err(check) => checks.push(check),
-    }
-    match place("asset index", "--asset", &connect.asset) {
-        Ok(place) => assets(place, checks).await,
-        Err(check) => checks.push(check),
-    }
+    let (storage, action_cache, execution, assets) = tokio::join!(
+        async {
+            match place("storage", "--cas", &connect.cas) {
+                Ok(place) => storage(place).await,
+                Err(check) => vec![check],
+            }
+        },
+        async {
+            match place("action cache", "--action-cache", &connect.action_cache) {
+                Ok(place) => action_cache(place).await,
+                Err(check) => check,
+            }
+        },
+        async {
+            match place("execution", "--execution", &connect.execution) {
+                Ok(place) => execution(place).await,
+                Err(check) => check,
+            }
+        },
+        async {
+            match place("asset index", "--asset", &connect.asset) {
+                Ok(place) => assets(place).await,
+                Err(check) => check,
+            }
+        },
+    );
+    storage.into_iter().chain([action_cache, execution, assets]).collect()
 }
 
 const START: &str =
     "start the service, or correct the URL; for casd on one machine: buildbox-casd --bind=unix:PATH DIR";
 
-async fn storage(place: Place, checks: &mut Vec<Check>) {
+async fn storage(place: Place) -> Vec<Check> {
     let probe = FUNCTION.digest(b"bst-sa doctor asks whether this blob is there");
     match place {
-        Place::Directory(store) => checks.push(match store.find_missing(&[probe]).await {
+        Place::Directory(store) => vec![match store.find_missing(&[probe]).await {
             Ok(_) => Check::ok("storage", store.to_string()),
             Err(e) => Check::bad("storage", Verdict::Failed, e.to_string(), "check the directory and its permissions"),
-        }),
-        Place::Service(client) => {
-            let answer = client.find_missing(&[probe]).await;
-            checks.push(match answer {
-                Ok(_) => Check::ok("storage", client.to_string()),
-                Err(e) => Check::bad("storage", Verdict::Failed, e.to_string(), START),
-            });
-            capabilities(&client, checks).await;
-        }
+        }],
+        Place::Service(client) => match client.find_missing(&[probe]).await {
+            Ok(_) => {
+                let mut checks = vec![Check::ok("storage", client.to_string())];
+                capabilities(&client, &mut checks).await;
+                checks
+            }
+            Err(e) => vec![Check::bad("storage", Verdict::Failed, e.to_string(), START)],
+        },
     }
 }
 
@@ -178,21 +189,21 @@ async fn capabilities(client: &GrpcClient, checks: &mut Vec<Check>) {
     }
 }
 
-async fn action_cache(place: Place, checks: &mut Vec<Check>) {
+async fn action_cache(place: Place) -> Check {
     let probe = FUNCTION.digest(b"bst-sa doctor asks for the result of this action");
     let (name, answer) = match &place {
         Place::Directory(store) => (store.to_string(), store.fetch_action_result(&probe).await),
         Place::Service(client) => (client.to_string(), client.fetch_action_result(&probe).await),
     };
-    checks.push(match answer {
+    match answer {
         Ok(_) => Check::ok("action cache", name),
         Err(e) => Check::bad("action cache", Verdict::Failed, e.to_string(), START),
-    });
+    }
 }
 
-async fn execution(place: Place, checks: &mut Vec<Check>) {
+async fn execution(place: Place) -> Check {
     let advice = "`prime` and `exec` need it; for casd add --buildbox-run=PATH/buildbox-run and --jobs=N";
-    checks.push(match place {
+    match place {
         Place::Directory(store) => {
             Check::bad("execution", Verdict::Warning, format!("{store} executes nothing"), advice)
         }
@@ -204,12 +215,12 @@ async fn execution(place: Place, checks: &mut Vec<Check>) {
             }
             Err(e) => Check::bad("execution", Verdict::Failed, e.to_string(), START),
         },
-    });
+    }
 }
 
-async fn assets(place: Place, checks: &mut Vec<Check>) {
+async fn assets(place: Place) -> Check {
     let advice = "only records that other machines published need it";
-    checks.push(match place {
+    match place {
         Place::Directory(store) => Check::bad("asset index", Verdict::Warning, format!("{store} has none"), advice),
         Place::Service(client) => match client.fetch_blob(&["urn:bst-sa:doctor".to_owned()]).await {
             Ok(_) => Check::ok("asset index", client.to_string()),
@@ -218,5 +229,5 @@ async fn assets(place: Place, checks: &mut Vec<Check>) {
             }
             Err(e) => Check::bad("asset index", Verdict::Warning, e.to_string(), advice),
         },
-    });
+    }
 }

@@ -1,6 +1,6 @@
 //! `bst-sa exec`: one command through Remote Execution.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use reapi_proto::{Digest, DigestFunction, v2};
 
 use crate::cli::ExecArgs;
 use crate::failure::Failure;
-use crate::files::{LocalTree, clean_path, write_output};
+use crate::files::{LocalTree, clean_path, write_outputs};
 use crate::progress::Progress;
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
@@ -41,14 +41,12 @@ pub(crate) async fn run(mut args: ExecArgs) -> Result<ExitCode, Failure> {
     let outcome = execute(&args, &blobs, &execution, &tree, &messages, action, &progress).await?;
     progress.say("writing outputs");
     let result = &outcome.result;
-    for output in outputs(result)? {
-        write_output(&*blobs, Path::new(&args.working_directory), &output).await?;
-    }
-    drop(progress);
+    write_outputs(&*blobs, Path::new(&args.working_directory), &args.output, outputs(result)?).await?;
     let stdout = text(&*blobs, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
     let stderr = text(&*blobs, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
-    io::stderr().write_all(&stderr).map_err(|e| Failure::new("stderr cannot be written").because(&e))?;
-    io::stdout().write_all(&stdout).map_err(|e| Failure::new("stdout cannot be written").because(&e))?;
+    drop(progress);
+    print(stderr, io::stderr()).map_err(|e| Failure::new("stderr cannot be written").because(&e))?;
+    print(stdout, io::stdout()).map_err(|e| Failure::new("stdout cannot be written").because(&e))?;
     // A command that was killed by a signal has a code that a process cannot return.
     Ok(u8::try_from(result.exit_code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
@@ -128,12 +126,30 @@ async fn follow(execution: &Arc<dyn Execution>, request: ExecuteRequest) -> cas_
     Err(cas_client::Error::new(ErrorKind::Protocol, "Execute", "the service ended without a result"))
 }
 
-async fn text(blobs: &dyn BlobStore, raw: &Bytes, digest: Option<&v2::Digest>) -> Result<Bytes, Failure> {
-    match digest {
-        Some(digest) if raw.is_empty() => {
-            let digest = Digest::try_from(digest).map_err(|e| Failure::new("the result is not valid").because(&e))?;
-            Ok(blobs.read_blob(&digest).await?)
-        }
-        _ => Ok(raw.clone()),
+/// What the command wrote, verified; by way of a temporary file, because nothing limits it.
+async fn text(
+    blobs: &dyn BlobStore,
+    raw: &Bytes,
+    digest: Option<&v2::Digest>,
+) -> Result<Box<dyn Read + Send>, Failure> {
+    let Some(digest) = digest.filter(|digest| raw.is_empty() && digest.size_bytes != 0) else {
+        return Ok(Box::new(io::Cursor::new(raw.clone())));
+    };
+    let digest = Digest::try_from(digest).map_err(|e| Failure::new("the result is not valid").because(&e))?;
+    let failed = |e: io::Error| Failure::new("the command's output cannot be kept").because(&e);
+    let mut file = tempfile::tempfile().map_err(failed)?;
+    let mut chunks = blobs.open_blob(&digest).await?;
+    while let Some(chunk) = chunks.try_next().await? {
+        file.write_all(&chunk).map_err(failed)?;
+    }
+    file.rewind().map_err(failed)?;
+    Ok(Box::new(file))
+}
+
+/// A reader that has gone away is not an error.
+fn print(mut text: impl Read, mut to: impl Write) -> io::Result<()> {
+    match io::copy(&mut text, &mut to).and_then(|_| to.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }

@@ -65,7 +65,10 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<ExitCode, Failure> {
         print_table(&report)?;
     }
     match report.stopped {
-        Some(error) => Err(Failure::from(error).hint("what is listed above was recorded; run it again for the rest")),
+        Some(error) if report.elements.iter().any(|element| element.speculative_actions.is_some()) => {
+            Err(Failure::from(error).hint("what is listed above with a digest was recorded; run it again for the rest"))
+        }
+        Some(error) => Err(error.into()),
         None => Ok(ExitCode::SUCCESS),
     }
 }
@@ -115,6 +118,9 @@ fn write_message(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failu
 }
 
 fn print_table(report: &GenerateReport) -> Result<(), Failure> {
+    if report.elements.is_empty() && report.stopped.is_none() {
+        return output::print("nothing to record: no element of the graph has subactions, or the mode records nothing");
+    }
     let mut table = output::table(&["element", "actions", "overlays", "skipped", "size", "speculative actions"], 1);
     for element in &report.elements {
         table.add_row([

@@ -13,6 +13,7 @@ use clap::CommandFactory;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
+use crate::output;
 
 pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
@@ -24,7 +25,9 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "bst-sa", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bst-sa", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
     }

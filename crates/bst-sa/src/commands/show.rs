@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::cli::ShowArgs;
 use crate::failure::Failure;
-use crate::files::read_whole;
+use crate::files::{MAX_WHOLE_BYTES, read_whole};
 use crate::graph::read_graph;
 use crate::output;
 
@@ -95,6 +95,9 @@ async fn message(args: &ShowArgs) -> Result<Bytes, Failure> {
         }
         _ => return Err(Failure::usage("nothing to show").hint("give ELEMENT with --graph, --file or --digest")),
     };
+    if digest.size_bytes() > MAX_WHOLE_BYTES {
+        return Err(Failure::new(format!("{digest} is larger than {MAX_WHOLE_BYTES} bytes, the limit for a message")));
+    }
     Ok(args.connect.blobs(digest.function())?.read_blob(&digest).await?)
 }
 

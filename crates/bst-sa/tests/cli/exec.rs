@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use reapi_proto::v2;
+use prost::Message;
+use reapi_proto::{DigestFunction, v2};
 use tempfile::TempDir;
 use testbed::runner::FnRunner;
 use testbed::{Fault, Rpc, Server, ServerConfig};
@@ -135,7 +136,7 @@ async fn environment_and_platform_are_in_the_action() {
     assert_eq!(ran.stdout, "a=b\n");
     let action = bench.server.stats().executed[0];
     let store = bench.server.store();
-    let action: v2::Action = prost::Message::decode(store.peek(&action).unwrap()).unwrap();
+    let action: v2::Action = Message::decode(store.peek(&action).unwrap()).unwrap();
     let properties: Vec<_> = action.platform.unwrap().properties.into_iter().map(|p| (p.name, p.value)).collect();
     assert_eq!(properties, [("arch".into(), "any".into()), ("os".into(), "linux".into())]);
 }
@@ -195,27 +196,87 @@ async fn a_command_that_cannot_be_run_is_an_error() {
 async fn lost_inputs_are_uploaded_again() {
     let bench = Bench::new().await;
     bench.write("in", "text");
-    let lost = reapi_proto::DigestFunction::Sha256.digest(b"text");
+    let lost = DigestFunction::Sha256.digest(b"text");
     bench.server.faults().arm(Rpc::Execute, Fault::Evict(vec![lost]));
     let ran = bench.shell(&["--input=in"], "cat in").await;
     assert_eq!((ran.code, &*ran.stdout), (Some(0), "text"));
 }
 
-/// The service is as hostile as it likes in what it says a command made.
+/// Runs a command for these outputs on a service that reports this result for it, whatever it is.
+async fn lie(outputs: &[&str], blobs: &[&[u8]], result: v2::ActionResult) -> (Bench, Ran) {
+    let runner = FnRunner::new(move |_| Ok(result.clone()));
+    let bench = Bench::on(ServerConfig::default().with_runner(runner)).await;
+    for blob in blobs {
+        bench.server.store().put(blob.to_vec());
+    }
+    let outputs: Vec<_> = outputs.iter().map(|output| format!("--output={output}")).collect();
+    let program = bench.exec(&[]).args(&outputs).args(["--", "true"]).with_memory(300);
+    let ran = program.run().await;
+    (bench, ran)
+}
+
+fn wire(data: &[u8]) -> Option<v2::Digest> {
+    Some(DigestFunction::Sha256.digest(data).into())
+}
+
+fn file(path: &str) -> v2::OutputFile {
+    v2::OutputFile { path: path.to_owned(), digest: wire(b"x"), ..Default::default() }
+}
+
 #[tokio::test]
 async fn a_result_cannot_write_elsewhere() {
-    for path in ["../escape", "/escape", "inside/../../escape"] {
-        let digest = reapi_proto::DigestFunction::Sha256.digest(b"x");
-        let file = v2::OutputFile { path: path.to_owned(), digest: Some(digest.into()), ..Default::default() };
-        let result = v2::ActionResult { output_files: vec![file], ..Default::default() };
-        let bench = Bench::on(ServerConfig::default().with_runner(FnRunner::new(move |_| Ok(result.clone())))).await;
-        bench.server.store().put("x");
-        fs::create_dir(bench.path("inside")).unwrap();
-        let ran = bench.shell(&["--output=out"], "true").await;
-        ran.expect_failure(1, &[path]);
+    for path in ["../escape", "/escape", "out/../../escape", "other", ""] {
+        let result = v2::ActionResult { output_files: vec![file("out"), file(path)], ..Default::default() };
+        let (bench, ran) = lie(&["out"], &[b"x"], result).await;
+        ran.expect_failure(1, &[&format!("{path:?}")]);
         assert_eq!(listing(bench.directory.path()), []);
         assert!(!bench.directory.path().parent().unwrap().join("escape").exists());
     }
+    // A link first, and then something below it.
+    let link = v2::OutputSymlink { path: "d".to_owned(), target: "..".to_owned(), ..Default::default() };
+    let output_files = vec![file("d/escape")];
+    let result = v2::ActionResult { output_symlinks: vec![link], output_files, ..Default::default() };
+    let (bench, ran) = lie(&["d", "d/escape"], &[b"x"], result).await;
+    ran.expect_failure(1, &["output d cannot be written"]);
+    assert_eq!(bench.read("d/escape"), "x");
+    assert!(!bench.directory.path().parent().unwrap().join("escape").exists());
+}
+
+#[tokio::test]
+async fn a_directory_that_no_disk_can_hold_is_refused() {
+    let leaf = v2::FileNode { name: "leaf".to_owned(), digest: wire(b"x"), ..Default::default() };
+    let mut children = vec![v2::Directory { files: vec![leaf], ..Default::default() }];
+    for _ in 0..30 {
+        let digest = wire(&children[children.len() - 1].encode_to_vec());
+        let node = |name: &str| v2::DirectoryNode { name: name.to_owned(), digest: digest.clone() };
+        children.push(v2::Directory { directories: vec![node("a"), node("b")], ..Default::default() });
+    }
+    let bytes = v2::Tree { root: children.pop(), children }.encode_to_vec();
+    assert!(bytes.len() < 10_000);
+    let directory = |tree| v2::OutputDirectory { path: "out".to_owned(), tree_digest: tree, ..Default::default() };
+    let result = v2::ActionResult { output_directories: vec![directory(wire(&bytes))], ..Default::default() };
+    let (bench, ran) = lie(&["out"], &[b"x", &bytes], result).await;
+    ran.expect_failure(1, &["output directory out", "paths; the limit is"]);
+    assert_eq!(listing(bench.directory.path()), []);
+
+    for name in ["..", "a/b", ""] {
+        let node = v2::FileNode { name: name.to_owned(), digest: wire(b"x"), ..Default::default() };
+        let root = Some(v2::Directory { files: vec![node], ..Default::default() });
+        let bytes = v2::Tree { root, ..Default::default() }.encode_to_vec();
+        let result = v2::ActionResult { output_directories: vec![directory(wire(&bytes))], ..Default::default() };
+        let (bench, ran) = lie(&["out"], &[b"x", &bytes], result).await;
+        ran.expect_failure(1, &["output directory out is not valid", &format!("{name:?}")]);
+        assert_eq!(listing(bench.directory.path()), []);
+    }
+}
+
+#[tokio::test]
+async fn output_without_end_takes_no_memory() {
+    let bench = Bench::new().await;
+    let script = "head -c 100000000 /dev/zero; echo end >&2";
+    let program = bench.exec(&["--", "/bin/sh", "-c", script]).with_memory(60);
+    let ran = program.run().await;
+    assert_eq!((ran.code, ran.stdout.len(), &*ran.stderr), (Some(0), 100_000_000, "end\n"));
 }
 
 #[tokio::test]
@@ -226,7 +287,7 @@ async fn an_output_that_arrives_damaged_is_not_written() {
         bench.server.faults().arm(Rpc::BatchReadBlobs, Fault::CorruptBytes);
     }
     let ran = bench.shell(&["--output=out"], "echo text > out").await;
-    let digest = reapi_proto::DigestFunction::Sha256.digest(b"text\n").to_string();
+    let digest = DigestFunction::Sha256.digest(b"text\n").to_string();
     ran.expect_failure(1, &["corrupt data", &digest]);
     assert_eq!(listing(bench.directory.path()), [], "neither the output nor a temporary file");
 }

@@ -135,6 +135,8 @@ async fn generate_records_the_elements_that_are_named_and_stores_nothing_else() 
     for word in ["element", "overlays", "speculative actions", "liba.bst", "libb.bst", "app.bst"] {
         assert!(table.contains(word), "{table}");
     }
+    let nothing = site.generate().args(["--mode", "none"]).done().await.stdout;
+    assert!(nothing.starts_with("nothing to record: "), "{nothing}");
     site.generate().arg("nobody.bst").run().await.expect_failure(2, &["nobody.bst", "not an element of the graph"]);
 }
 

@@ -117,7 +117,9 @@ async fn what_is_not_there_is_named() {
     let absent = path("absent.pb");
     show(&["--file", &absent]).await.expect_failure(1, &[&absent, "because: No such file"]);
     let absent = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855/7";
-    show(&["--digest", absent]).await.expect_failure(1, &[absent, "not found", "not in the store"]);
+    show(&["--digest", absent]).await.expect_failure(1, &[absent, "not found", "not in the store", "hint: "]);
+    let huge = format!("{}/{}", &absent[..64], i64::MAX);
+    show(&["--digest", &huge]).await.expect_failure(1, &[&huge, "the limit"]);
     show(&["--digest", "abc"]).await.expect_failure(2, &["--digest abc", "HASH/SIZE"]);
     let (graph, after) = (path("graph.json"), path("after.json"));
     show(&["nobody.bst", "--graph", &graph]).await.expect_failure(2, &["nobody.bst", &graph, "hint: "]);

@@ -1,6 +1,6 @@
 //! Help, completions, and arguments that are wrong.
 
-use crate::support::Program;
+use crate::support::{Program, Ran};
 
 const COMMANDS: [&str; 8] = ["demo", "generate", "instantiate", "prime", "show", "exec", "doctor", "completions"];
 
@@ -38,6 +38,17 @@ async fn completions_know_every_command() {
             assert!(script.contains(command), "{shell}: no {command}");
         }
         assert!(script.contains("--reference-layout") || script.contains("reference-layout"), "{shell}");
+    }
+}
+
+/// As with `| head -1`.
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_error() {
+    for arguments in [&["completions", "bash"][..], &["doctor"], &["--help"]] {
+        let mut child = Program::new(arguments).start();
+        drop(child.stdout.take());
+        let ran = Ran::of(child, &[]).await;
+        assert_eq!((ran.code, &*ran.stderr), (Some(0), ""), "{arguments:?}");
     }
 }
 
