@@ -4,7 +4,8 @@
 //! right beside it: absolute times say little on shared machines. Predictions are compared with the expected
 //! actions digest for digest, and one wrong one ends the run.
 //!
-//! `cargo bench -p bst-sa-tests --bench speculate [-- SIZE…]`; all sizes by default.
+//! `cargo bench -p bst-sa-tests --bench speculate [-- SIZE…]`; all sizes by default. With a service's URL in
+//! `BST_SA_TEST_URL`, variant `one` is primed through it as well.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 #![allow(clippy::panic, reason = "figures of wrong results are worse than none")]
@@ -17,7 +18,9 @@ mod replay;
 
 use std::time::Instant;
 
-use cas_client::InMemory;
+use cas_client::grpc::{GrpcClient, GrpcConfig};
+use cas_client::{Blob, BlobStoreExt as _, InMemory};
+use reapi_proto::Digest;
 use record::Layout;
 use testbed::workload::{NextState, Size, Totals, Variant, Workload};
 use tokio::runtime::{Builder, Runtime};
@@ -45,7 +48,7 @@ fn run(runtime: &Runtime, size: Size) {
     let limit = best(|| limits::hash_directories(&workload));
     let generated = generate::generate(runtime, &workload, &store, Layout::Compact);
     println!(
-        "  generate: {:.2?}, {:.1} × hashing every unique directory once ({limit:.2?}); message {} bytes; {:.2?}",
+        "  generate: {:.2?}, {:.1} × hashing every unique directory once ({limit:.2?}; target ≤ 40); message {} bytes; {:.2?}",
         generated.time,
         ratio(generated.time, limit),
         generated.report.bytes,
@@ -62,10 +65,34 @@ fn run(runtime: &Runtime, size: Size) {
         let time = instantiate::dry_run(runtime, &workload, &next, &store, &generated.message);
         let stored = instantiate::prime(runtime, &next, &store, &generated.message);
         println!(
-            "    instantiate: {time:.2?}, {:.1} × hashing what is needed once ({limit:.2?}); {stored} blobs stored",
+            "    instantiate: {time:.2?}, {:.1} × hashing what is needed once ({limit:.2?}; target ≤ 100); {stored} blobs stored",
             ratio(time, limit)
         );
+        if let Some(client) = client().filter(|_| variant == Variant::One) {
+            runtime.block_on(prepare(&workload, &next, &client, &store, &generated.message));
+            let time = instantiate::prime_through(runtime, &next, &client, &generated.message);
+            println!("    instantiate, upload and look-ups through {client}: {time:.2?}");
+        }
     }
+}
+
+fn client() -> Option<GrpcClient> {
+    let url = std::env::var("BST_SA_TEST_URL").ok()?;
+    let endpoint = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+    Some(GrpcClient::new(GrpcConfig::new(endpoint)).unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// Brings the service to the state before priming.
+async fn prepare(workload: &Workload, next: &NextState, client: &GrpcClient, store: &InMemory, message: &Digest) {
+    let ready = async {
+        workload.store(client, client).await?;
+        next.store(client).await?;
+        let outputs: Vec<Blob> =
+            next.output_blobs().values().map(|o| Blob::new(message.function(), o.clone())).collect();
+        client.upload_missing(&outputs).await?;
+        client.write_blob(&Blob::new(message.function(), store.read_blob(message).await?)).await
+    };
+    ready.await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// A store that holds the old state.

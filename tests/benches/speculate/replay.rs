@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_client::{
-    ActionCacheWriter as _, Error, ErrorKind, ExecuteRequest, Execution, ExecutionOutcome, ExecutionUpdate, InMemory,
-    Result,
+    ActionCacheWriter, Error, ErrorKind, ExecuteRequest, Execution, ExecutionOutcome, ExecutionUpdate, Result,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -16,13 +16,13 @@ use testbed::workload::NextState;
 
 /// Answers with the results of a next state and enters them into the action cache.
 pub(crate) struct Replay {
-    store: InMemory,
+    cache: Arc<dyn ActionCacheWriter>,
     results: HashMap<Digest, ActionResult>,
 }
 
 impl Replay {
-    pub(crate) fn new(store: InMemory, next: &NextState) -> Self {
-        Self { store, results: next.action_results().iter().cloned().collect() }
+    pub(crate) fn new(cache: Arc<dyn ActionCacheWriter>, next: &NextState) -> Self {
+        Self { cache, results: next.action_results().iter().cloned().collect() }
     }
 }
 
@@ -31,7 +31,7 @@ impl Execution for Replay {
     async fn execute(&self, request: ExecuteRequest) -> Result<BoxStream<'static, Result<ExecutionUpdate>>> {
         let unexpected = || Error::new(ErrorKind::Invalid, "execute", "no build runs this").with_digest(request.action);
         let result = self.results.get(&request.action).ok_or_else(unexpected)?.clone();
-        self.store.store_action_result(&request.action, &result).await?;
+        self.cache.store_action_result(&request.action, &result).await?;
         let outcome = ExecutionOutcome { result, cached: false, message: String::new() };
         Ok(stream::iter([Ok(ExecutionUpdate::Done(Box::new(outcome)))]).boxed())
     }
