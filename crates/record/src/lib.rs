@@ -5,6 +5,11 @@
 //! in CAS: the element's *speculative actions*. Reads are batched: Actions, then Commands, then directories level
 //! by level, each at most once while it is held, whatever the number of actions.
 //!
+//! Released programs write nowhere down which actions an element ran, but they leave traces: [`CasdLog`] and
+//! [`ReccLogs`] read those, [`NestedResults`] and [`ExplicitList`] take what patched servers and orchestrators say,
+//! and [`Combined`] merges them. An [`Attributor`] finds the element of an action. Actions that are left from older
+//! builds are recognised with the trees at hand, and skipped as [`Stale`](SkipReason::Stale).
+//!
 //! An action that cannot be recorded is left out and counted with its [reason](SkipReason); it never spoils the
 //! others. What hostile or broken input can cost is bounded by a [`Budget`].
 //!

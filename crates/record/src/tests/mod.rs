@@ -7,4 +7,5 @@ mod hostile;
 mod modes;
 mod origins;
 mod skips;
+mod sources;
 pub(crate) mod toy;

@@ -14,7 +14,7 @@ use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::content::{Score, compare, each_file};
+use super::content::{OwnFiles, Score, SourceIndex};
 use super::{Subaction, SubactionSource};
 use crate::directories::Directories;
 use crate::messages::{Candidate, read_actions};
@@ -40,9 +40,9 @@ const CHUNK: usize = 4096;
 ///    the one whose buildtree has a log of it. See [`learn`](Self::learn).
 /// 3. **Content.** With path rewriting the working directory is empty and own
 ///    files stand at the root of the input tree. The action belongs to the
-///    element that has most of its files: at their path in the sources, or as
-///    outputs of actions that were placed before. Where a build root has
-///    another name, every directory on the way to the working directory is
+///    element that has most of its files, without those that artifacts stage:
+///    at their path in the sources, or as outputs of actions that were placed
+///    before. Imports, whose artifacts are their sources, run nothing. Where a build root has another name, every directory on the way to the working directory is
 ///    tried as the element's root.
 ///
 /// Elements that are equal in that respect share the action, unless one of
@@ -190,13 +190,18 @@ impl Attributor {
         let roots: Vec<Digest> = candidates.iter().map(|c| c.action.input_root_digest()).collect();
         let refused = trees.read_inputs(&*store, &roots).await?;
         let tree_roots = read_output_directories(&*store, &self.budget, &mut trees, &made).await?;
-        let own_roots: Vec<Vec<Digest>> = candidates.iter().map(|c| own_roots(&trees, c)).collect();
-        let sources: Vec<(usize, Digest)> =
-            self.graph.elements().enumerate().filter_map(|(row, e)| Some((row, e.sources?))).collect();
-        let distinct = own_roots.iter().flatten().copied();
-        trees.read_beside(&*store, Prefetch::new(distinct, sources.iter().map(|s| s.1), None, b"")).await?;
+        // What an import has is staged as it is; it runs nothing.
+        let builds = |element: &Element| element.sources != element.artifact;
+        let sources: Vec<(usize, Digest)> = (self.graph.elements().enumerate())
+            .filter(|(_, element)| builds(element))
+            .filter_map(|(row, element)| Some((row, element.sources?)))
+            .collect();
+        let artifacts: Vec<Digest> = self.graph.elements().filter_map(|element| element.artifact).collect();
+        let beside = artifacts.iter().chain(sources.iter().map(|(_, root)| root)).copied();
+        trees.read_beside(&*store, Prefetch::new(own_roots(&trees, &candidates), beside, None, b"")).await?;
 
-        let mut memo = FxHashMap::default();
+        let index = SourceIndex::new(trees.forest(), &sources);
+        let mut own = OwnFiles::new(trees.forest(), artifacts);
         for (i, candidate) in candidates.iter().enumerate() {
             let action = candidate.subaction.action;
             if let Some(reason) = refused.get(&roots[i]) {
@@ -204,11 +209,7 @@ impl Attributor {
                 continue;
             }
             let listed = self.listed.get(&action).map_or(&[][..], Vec::as_slice);
-            let scores = if listed.is_empty() {
-                self.scores(&trees, candidate, &own_roots[i], &sources, &mut memo)
-            } else {
-                Vec::new()
-            };
+            let scores = if listed.is_empty() { self.scores(candidate, &mut own, &index) } else { Vec::new() };
             let decision = decide(&Facts { directory: directories[i].clone(), listed, scores });
             if let (Decision::Rows(rows, _), Made::Known { outputs, .. }) = (&decision, &made[i]) {
                 let outputs = expand(outputs, &tree_roots, &trees, &self.budget).outputs;
@@ -219,34 +220,37 @@ impl Attributor {
         Ok(())
     }
 
-    fn scores(
-        &self,
-        trees: &Directories,
-        candidate: &Candidate,
-        own_roots: &[Digest],
-        sources: &[(usize, Digest)],
-        memo: &mut FxHashMap<(Digest, Digest), Score>,
-    ) -> Vec<(usize, Score)> {
-        let forest = trees.forest();
-        let mut scores: FxHashMap<usize, Score> = FxHashMap::default();
-        for (row, source) in sources {
-            let best = own_roots.iter().map(|root| compare(forest, *root, *source, memo)).max().unwrap_or_default();
-            scores.insert(*row, best);
-        }
-        if !self.outputs.is_empty() {
-            each_file(forest, candidate.action.input_root_digest(), &mut |path, node| {
-                let Node::File { digest, .. } = node else { return };
-                let mut counted = FxHashSet::default();
-                for (place, row) in self.outputs.get(digest).into_iter().flatten() {
-                    if place == path && counted.insert(*row) {
-                        let score = scores.entry(*row).or_default();
-                        score.matching = score.matching.saturating_add(1);
-                        score.known = score.known.saturating_add(1);
-                    }
+    /// How much of an action's own files each element has, as sources or as outputs of what was placed before.
+    fn scores(&self, candidate: &Candidate, own: &mut OwnFiles<'_>, index: &SourceIndex<'_>) -> Vec<(usize, Score)> {
+        let files: Vec<(Vec<u8>, Digest)> = (own.of(candidate.action.input_root_digest()).iter())
+            .map(|(path, digest)| (own.path(*path), *digest))
+            .collect();
+        let mut best: FxHashMap<usize, Score> = FxHashMap::default();
+        for root in roots_above(candidate.command.working_directory()) {
+            let mut scores: FxHashMap<usize, Score> = FxHashMap::default();
+            for (path, digest) in &files {
+                let Some(below) = path.strip_prefix(root.as_slice()) else { continue };
+                for (row, matching) in index.find(below, *digest) {
+                    let score = scores.entry(row).or_default();
+                    score.known += 1;
+                    score.matching += usize::from(matching);
                 }
-            });
+            }
+            for (row, score) in scores {
+                let known = best.entry(row).or_default();
+                *known = score.max(*known);
+            }
         }
-        let mut scores: Vec<(usize, Score)> = scores.into_iter().collect();
+        for (path, digest) in &files {
+            for (place, row) in self.outputs.get(digest).into_iter().flatten() {
+                if place == path {
+                    let score = best.entry(*row).or_default();
+                    score.known += 1;
+                    score.matching += 1;
+                }
+            }
+        }
+        let mut scores: Vec<(usize, Score)> = best.into_iter().collect();
         scores.sort_unstable_by_key(|(row, _)| *row);
         scores
     }
@@ -316,16 +320,31 @@ fn local_name(element: &Element) -> &str {
     element.name.rsplit(':').next().unwrap_or_default()
 }
 
-/// Directories of the input tree that may be the element's root: the working directory and those above it.
-fn own_roots(trees: &Directories, candidate: &Candidate) -> Vec<Digest> {
-    let mut at = candidate.action.input_root_digest();
-    let mut roots = vec![at];
-    for segment in segments(candidate.command.working_directory()) {
-        match trees.forest().get(&at).and_then(|directory| directory.get(segment)) {
-            Some(Node::Directory { digest }) => at = digest,
-            _ => break,
-        }
-        roots.push(at);
+/// The working directory and those above it, as prefixes of the paths below them.
+fn roots_above(working_directory: &[u8]) -> Vec<Vec<u8>> {
+    let mut roots = vec![Vec::new()];
+    let mut root = Vec::new();
+    for segment in segments(working_directory) {
+        root.extend_from_slice(segment);
+        root.push(b'/');
+        roots.push(root.clone());
     }
     roots
+}
+
+/// The directories of input trees that may be an element's root.
+fn own_roots(trees: &Directories, candidates: &[Candidate]) -> Vec<Digest> {
+    let mut found = Vec::new();
+    for candidate in candidates {
+        let mut at = candidate.action.input_root_digest();
+        found.push(at);
+        for segment in segments(candidate.command.working_directory()) {
+            match trees.forest().get(&at).and_then(|directory| directory.get(segment)) {
+                Some(Node::Directory { digest }) => at = digest,
+                _ => break,
+            }
+            found.push(at);
+        }
+    }
+    found
 }

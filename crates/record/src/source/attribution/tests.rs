@@ -9,7 +9,7 @@ use super::*;
 use crate::SkipReason;
 use crate::tests::toy::{Files, Run, Toys};
 
-fn score(matching: u64, known: u64) -> Score {
+fn score(matching: usize, known: usize) -> Score {
     Score { matching, known }
 }
 
@@ -137,6 +137,34 @@ async fn rewritten_paths_are_placed_by_content_and_links_by_what_was_placed() {
     assert_eq!(scene.place(conftest).await, Placement::Unexplained);
 }
 
+/// The C library's files are sources of the element that imports them.
+#[tokio::test]
+async fn staged_files_say_nothing() {
+    let library: Files<'_> = &[("usr/lib/crt1.o", "start"), ("usr/lib/libc.so", "libc"), ("lib64/ld.so", "loader")];
+    let toys = Toys::default();
+    let sources = Some(toys.tree(&[("main.c", "main"), ("usr/lib/extra.o", "extra")]));
+    let import =
+        Element { sources: Some(toys.tree(library)), artifact: Some(toys.tree(library)), ..Element::new("base.bst") };
+    let app = Element { sources, ..Element::new("app.bst") };
+    // Installs files that it has at their final paths, and something else.
+    let layout = Element {
+        sources: Some(toys.tree(&[("usr/lib/extra.o", "extra")])),
+        artifact: Some(toys.tree(&[("usr/lib/extra.o", "extra"), ("made", "here")])),
+        ..Element::new("layout.bst")
+    };
+    let graph = Arc::new(Graph::new(DigestFunction::Sha256, vec![import, layout, app]).unwrap());
+    let store: Arc<InMemory> = Arc::new(toys.store.clone());
+    let mut scene = Scene { toys, attributor: Attributor::new(graph, store.clone()).with_action_cache(store) };
+    let app = elements(&["app.bst"], Grounds::Content);
+    let compile = scene.action("", &[&[("main.c", "main")], library].concat(), &[("main.o", "object")]).await;
+    assert_eq!(scene.place(compile).await, app);
+    let linked = [&[("main.o", "object"), ("usr/lib/extra.o", "extra")], library].concat();
+    let link = scene.action("", &linked, &[]).await;
+    assert_eq!(scene.place(link).await, app);
+    let nothing_own = scene.action("", library, &[]).await;
+    assert_eq!(scene.place(nothing_own).await, Placement::Unexplained);
+}
+
 #[tokio::test]
 async fn a_build_root_of_another_name_is_found() {
     let mut scene = Scene::new(&[("demo", "app.bst", &[("src/main.c", "app main")])]);
@@ -192,7 +220,7 @@ proptest! {
     fn evidence_never_leads_outside_of_itself(
         named in prop::collection::vec(0_usize..5, 2..4),
         listed in prop::collection::vec(0_usize..5, 0..3),
-        scores in prop::collection::vec((0_usize..5, 0_u64..3, 0_u64..3), 0..4),
+        scores in prop::collection::vec((0_usize..5, 0_usize..3, 0_usize..3), 0..4),
         silent: bool,
     ) {
         let scores: Vec<_> = scores.into_iter().map(|(row, matching, more)| (row, score(matching, matching + more))).collect();
