@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("{failure}");
+            eprintln!("{}", output::harmless(&failure.to_string()));
             failure.exit_code()
         }
     }

@@ -17,10 +17,15 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// Prints text and a newline. A reader that has gone away is not an error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout().lock(), "{text}") {
+    match writeln!(io::stdout().lock(), "{}", harmless(text)) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| Failure::new("the result cannot be printed").because(&e)),
     }
+}
+
+/// Text for a terminal: names in messages that others stored must not command it.
+pub(crate) fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && !"\n\t".contains(c), "\u{fffd}")
 }
 
 /// A table with these column heads; columns from `numbers` on are right-aligned.
@@ -51,7 +56,12 @@ pub(crate) fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, harmless};
+
+    #[test]
+    fn control_characters_are_not_printed() {
+        assert_eq!(harmless("a\tb\nc\u{1b}[2Jd\re\u{9b}"), "a\tb\nc\u{fffd}[2Jd\u{fffd}e\u{fffd}");
+    }
 
     #[test]
     fn sizes_are_short() {

@@ -40,13 +40,9 @@ async fn a_directory_stores_and_does_not_execute() {
 
 #[tokio::test]
 async fn an_unreachable_service_is_said_to_be() {
-    // A port that was free a moment ago and that nobody listens on.
-    let url = {
-        let server = Server::start_default().await.unwrap();
-        let url = server.url().to_owned();
-        server.shutdown().await;
-        url
-    };
+    // A port that was free a moment ago may be another test's by now; a path is not.
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("unix:{}/casd.sock", directory.path().display());
     let ran = Program::new(["doctor", "--json", "--server", &url]).run().await;
     ran.expect_code(1);
     let report = ran.json();
@@ -55,7 +51,7 @@ async fn an_unreachable_service_is_said_to_be() {
         let (verdict, found) = verdict(&report, what);
         assert!(verdict == "failed" && found.contains(&url) && found.starts_with("unavailable"), "{report:#}");
     }
-    let ran = Program::new(["doctor", "--server", "unix:/nowhere/casd.sock"]).run().await;
+    let ran = Program::new(["doctor", "--server", &url]).run().await;
     ran.expect_code(1);
     assert!(ran.stdout.contains("FAILED") && ran.stdout.contains("buildbox-casd --bind=unix:PATH"), "{ran:#?}");
 }

@@ -165,7 +165,7 @@ async fn generate_skips_trees_beyond_all_measure() {
     let bomb = bench.bomb(30).await;
     check_generate(&bench, bench.action(bomb).await, &[&bomb.to_string(), "paths", "limit"]).await;
     let mut deep = bench.tree(&[("leaf", file_node(digest("leaf")))]).await;
-    for _ in 0..2000 {
+    for _ in 0..300 {
         deep = bench.tree(&[("d", Node::Directory { digest: deep })]).await;
     }
     check_generate(&bench, bench.action(deep).await, &["deeper than 256 levels"]).await;
@@ -187,6 +187,22 @@ async fn generate_survives_sources_and_artifacts_of_any_kind() {
         assert_eq!(element["actions"].as_u64().unwrap() + skipped, 1, "{report:#}");
         assert_eq!(element["overlays"], 0, "{report:#}");
     }
+}
+
+#[tokio::test]
+async fn a_damaged_action_cache_costs_the_action_concerned() {
+    let bench = ByHand::new();
+    let usable = v2::ActionResult { exit_code: 0, stdout_raw: "done".into(), ..Default::default() };
+    bench.put_result(&bench.action_on("int main;").await, message(&usable));
+    let action = bench.action_on("int util;").await;
+    for (result, says) in [("no result", "no ActionResult"), ("\u{a}\u{5}x", "no ActionResult")] {
+        bench.put_result(&action, result);
+        check_generate(&bench, action, &[&action.to_string(), "corrupt data", says]).await;
+    }
+    let escape = v2::OutputFile { path: "/etc/passwd".to_owned(), digest: Some(wire("x")), ..Default::default() };
+    let result = v2::ActionResult { output_files: vec![escape], ..Default::default() };
+    bench.put_result(&action, message(&result));
+    check_generate(&bench, action, &[&action.to_string(), "/etc/passwd"]).await;
 }
 
 /// The recorded state of one element, to be spoilt before it is used.
@@ -419,6 +435,13 @@ async fn hostile_trees_of_a_record_or_of_sources_are_not_followed() {
         let sources = bench.sources("new").await;
         let report = instantiate(&bench, record, sources).await;
         assert_eq!(report["totals"]["dropped"], 1, "{report:#}");
+        // A service is sent nothing for it, either.
+        let server = bench.serve().await;
+        let prime = Program::new(["prime", "--json", "--server", server.url(), "--graph"]);
+        let report = prime.arg(bench.path().join("graph.json")).with_memory(MEGABYTES).json().await;
+        assert_eq!(report["totals"]["dropped"], 1, "{report:#}");
+        let stats = server.stats();
+        assert_eq!((stats.uploaded, stats.executed), (Vec::new(), Vec::new()));
     }
     let recorded = Recorded::new(&[]).await;
     let bench = &recorded.bench;

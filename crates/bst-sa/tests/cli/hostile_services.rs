@@ -96,15 +96,28 @@ async fn an_action_cache_that_fails_is_not_asked_again_and_the_rest_is_recorded(
 
 #[tokio::test]
 async fn a_service_that_is_away_fails_with_advice() {
-    let built = Built::new().await;
-    let url = built.server.url().to_owned();
-    let (generate, again) = (built.generate(), built.generate());
-    built.server.shutdown().await;
-    let ran = generate.run().await;
+    let directory = tempfile::tempdir().unwrap();
+    let graph = directory.path().join("graph.json");
+    std::fs::write(&graph, world().after.to_string()).unwrap();
+    let url = format!("unix:{}/casd.sock", directory.path().display());
+    let ran = Program::new(["generate", "--server", &url, "--graph"]).arg(&graph).run().await;
     ran.expect_code(1);
-    ran.expect_message(&["unavailable", &url, "hint: "]);
-    let ran = again.arg("--mode=none").run().await;
-    ran.expect_code(0);
+    ran.expect_message(&["unavailable", &url, "hint: is the service running?", "bst-sa doctor"]);
+}
+
+/// Messages of any length cost neither memory nor the rest.
+#[tokio::test]
+async fn replies_beyond_all_measure_are_refused() {
+    let built = Built::new().await;
+    for rpc in [Rpc::BatchReadBlobs, Rpc::GetActionResult] {
+        for _ in 0..100 {
+            built.server.faults().arm(rpc, Fault::Pad(100 << 20));
+        }
+    }
+    let ran = built.generate().with_memory(200).run().await;
+    ran.expect_message(&[]);
+    let recorded: u64 = ran.json()["elements"].as_array().unwrap().iter().map(|e| e["actions"].as_u64().unwrap()).sum();
+    assert_eq!(recorded, 0, "{ran:#?}");
 }
 
 #[tokio::test]

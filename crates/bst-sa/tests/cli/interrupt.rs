@@ -6,10 +6,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use testbed::runner::{Gated, LocalRunner};
 use testbed::{Gate, ServerConfig};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::process::Child;
 
 use crate::prime::Primed;
-use crate::support::{Program, Ran};
+use crate::support::{Program, Ran, patiently};
 
 fn interrupt(child: &Child) {
     let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
@@ -22,7 +24,7 @@ async fn priming_ends_although_executions_do_not() {
     let runner = Gated::new(gate.clone(), LocalRunner::new("gated"));
     let primed = Primed::new(ServerConfig::default().with_runner(runner)).await;
     let child = primed.prime().arg("--json").start();
-    gate.reached(1).await;
+    patiently("an execution", gate.reached(1)).await;
     interrupt(&child);
     let ran = Ran::of(child, &["prime".to_owned()]).await;
     ran.expect_failure(1, &["bst-sa: interrupted"]);
@@ -38,9 +40,10 @@ async fn the_demos_compilers_end_with_it() {
     let script = format!("#!/bin/sh\ncat /dev/zero > /dev/null &\necho $$ $! > {}\nwait\n", fifo.display());
     std::fs::write(&compiler, script).unwrap();
     std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let started = pipe::OpenOptions::new().read_write(true).open_receiver(&fifo).unwrap();
     let child = Program::new(["demo", "--jobs", "1", "--compiler"]).arg(&compiler).start();
-    // Opening and reading wait for the script's line.
-    let started = tokio::task::spawn_blocking(move || std::fs::read_to_string(fifo).unwrap()).await.unwrap();
+    let mut lines = BufReader::new(started).lines();
+    let started = patiently("a compiler", lines.next_line()).await.unwrap().unwrap();
     let pids: Vec<i32> = started.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 2, "{started}");
     let open = |pid: &i32| pidfd_open(Pid::from_raw(*pid).unwrap(), PidfdFlags::empty()).unwrap();

@@ -9,8 +9,9 @@ use reapi_proto::raw::{Node, encode_directory};
 use reapi_proto::{Digest, DigestFunction, v2};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testbed::Server;
 
-use super::Program;
+use super::{Program, listing};
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
@@ -103,6 +104,24 @@ impl ByHand {
 
     pub(crate) fn forget(&self, digest: &Digest) {
         std::fs::remove_file(self.blob_file(digest)).unwrap();
+    }
+
+    /// Writes the action cache's file for an action.
+    pub(crate) fn put_result(&self, action: &Digest, result: impl AsRef<[u8]>) {
+        let hash = action.to_hex();
+        let directory = self.store.root().join("actioncache/objects").join(&hash[..2]);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(&hash[2..]), result).unwrap();
+    }
+
+    /// A server with the same blobs.
+    pub(crate) async fn serve(&self) -> Server {
+        let server = Server::start_default().await.unwrap();
+        let objects = self.store.root().join("cas/objects");
+        for (name, _) in listing(&objects) {
+            server.store().put(std::fs::read(objects.join(name)).unwrap());
+        }
+        server
     }
 
     /// Writes a graph file of one element `e.bst` with these members.

@@ -5,7 +5,7 @@ mod program;
 mod world;
 
 pub(crate) use by_hand::{ByHand, directory_bytes, file_node, message};
-pub(crate) use program::{Program, Ran};
+pub(crate) use program::{Program, Ran, patiently};
 pub(crate) use world::{World, actions, build, client, find, with_records, world};
 
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! One run of the program.
 
 use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,6 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was read from a variable of the environment would make tests depend on who runs them.
 const VARIABLES: [&str; 4] = ["BST_SA_SERVER", "BST_SA_INSTANCE", "BST_SA_LOG", "CC"];
+
+/// Waits for what happens in no time or never.
+pub(crate) async fn patiently<T>(what: impl Debug, event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("waited in vain for {what:?}"))
+}
 
 /// The program with its arguments, not yet running.
 pub(crate) struct Program {
@@ -117,8 +123,7 @@ impl Program {
 
 impl Ran {
     pub(crate) async fn of(child: Child, arguments: &[String]) -> Self {
-        let waited = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
-        let output = waited.unwrap_or_else(|_| panic!("{arguments:?} did not come to an end")).unwrap();
+        let output = patiently(arguments, child.wait_with_output()).await.unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
