@@ -87,6 +87,10 @@ pub enum AdaptError {
     Mismatch(String),
 }
 
+/// When one input in so many changes at once, following each of them upwards
+/// costs more than judging everything anew.
+const WHOLESALE: usize = 8;
+
 const CHANGED: u8 = 1;
 const UNKNOWN: u8 = 2;
 const GUESS: u8 = 4;
@@ -140,9 +144,7 @@ impl Adaptation {
         for row in 0..adaptation.inputs.len() {
             adaptation.inputs[row] = adaptation.judge_input(InputId(crate::path::index(row)));
         }
-        for level in 0..adaptation.flags.len() {
-            adaptation.flags[level] = adaptation.judge_level(&adaptation.record.levels[level]);
-        }
+        adaptation.judge_everything();
         adaptation
     }
 
@@ -155,7 +157,7 @@ impl Adaptation {
     /// Takes facts in. Returns the actions whose standing or adaptation may
     /// differ from before, in order.
     pub fn settle(&mut self, facts: impl IntoIterator<Item = (OriginId, Now)>) -> Vec<ActionId> {
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::new();
         for (origin, now) in facts {
             let state = &mut self.origins[origin.index()];
             if *state != now {
@@ -163,6 +165,8 @@ impl Adaptation {
                 touched.extend(self.origin_inputs.get(&origin).into_iter().flatten().copied());
             }
         }
+        touched.sort_unstable();
+        touched.dedup();
         let mut changed = Vec::new();
         for input in touched {
             let state = self.judge_input(input);
@@ -172,7 +176,13 @@ impl Adaptation {
                 changed.push(input);
             }
         }
-        if changed.is_empty() { Vec::new() } else { self.spread(&changed) }
+        if changed.is_empty() {
+            Vec::new()
+        } else if changed.len() * WHOLESALE >= self.inputs.len() {
+            self.judge_everything()
+        } else {
+            self.spread(&changed)
+        }
     }
 
     /// What is known of an action.
@@ -415,6 +425,15 @@ impl Adaptation {
                 to: to.to_string().into(),
             })
         })
+    }
+
+    /// Re-judges all levels. Rows are in bottom-up order already.
+    fn judge_everything(&mut self) -> Vec<ActionId> {
+        for level in 0..self.flags.len() {
+            self.flags[level] = self.judge_level(&self.record.levels[level]);
+        }
+        self.rewriter.forget_all();
+        self.record.action_ids().collect()
     }
 
     /// Re-judges everything above changed inputs, bottom-up.

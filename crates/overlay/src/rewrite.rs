@@ -100,6 +100,11 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
         self.memo.remove(&node);
     }
 
+    /// Forgets what became of every node.
+    pub fn forget_all(&mut self) {
+        self.memo.clear();
+    }
+
     /// The new directories since the last call, children before parents, each once.
     pub fn take_new(&mut self) -> Vec<(Digest, Bytes)> {
         std::mem::take(&mut self.new)
