@@ -1,7 +1,7 @@
 //! Actions of older builds among those of the last one.
 //!
-//! Logs pile up: BuildStream builds a workspace on top of its last buildtree,
-//! recc's logs included, and casd's logs cover the ten newest sessions. An
+//! Logs pile up: while its dependencies stay the same, BuildStream builds a
+//! workspace on top of its last buildtree, recc's logs included; and casd's logs cover the ten newest sessions. An
 //! action that the element no longer runs would be adapted and executed in
 //! vain with every change below it.
 //!
@@ -17,8 +17,10 @@
 //! - An action is **superseded** if a later one has the same working
 //!   directory, arguments and output paths, has nothing outdated that the
 //!   first one does not have as well, and has something current at a path where the first one is outdated.
-//! - An action of [an earlier build](Build::Earlier) is held to more: nothing of it may be
-//!   outdated, every own input must be explained, and nothing later that is not stale may make one of its outputs.
+//! - An action of [an earlier build](Build::Earlier) is **in use** if one of its outputs is, at its path, an input of
+//!   an action of the last build, or of one that is in use itself: that build went on from what it found.
+//! - An earlier action that is not in use is held to more: every own input must be explained, and no other input
+//!   outdated. In use or not, nothing later that is not stale may make one of its outputs.
 //!
 //! Outputs of stale actions explain nothing, so the rule is applied until
 //! nothing changes: a stale compile takes its link along. What is not known
@@ -123,6 +125,8 @@ struct Outputs {
     contents: FxHashSet<Digest>,
     /// The last action to make each path.
     places: FxHashMap<PathId, usize>,
+    /// Actions of earlier builds that the last build stands on.
+    in_use: FxHashSet<usize>,
 }
 
 /// An input that neither sources nor artifacts explain.
@@ -176,15 +180,50 @@ impl<'a> Judge<'a> {
                 }
             }
         }
+        made.in_use = self.in_use(verdicts);
         made
+    }
+
+    fn in_use(&mut self, verdicts: &[Option<Stale>]) -> FxHashSet<usize> {
+        let actions = self.actions;
+        let of_build = |build| (0..actions.len()).filter(move |i| verdicts[*i].is_none() && actions[*i].build == build);
+        let mut makers: FxHashMap<(PathId, Digest), Vec<usize>> = FxHashMap::default();
+        for i in of_build(Build::Earlier) {
+            for (path, node) in actions[i].outputs {
+                if let (Some(content), Some(place)) = (content(node), self.place(i, path)) {
+                    makers.entry((place, content)).or_default().push(i);
+                }
+            }
+        }
+        let mut found = FxHashSet::default();
+        if makers.is_empty() {
+            return found;
+        }
+        let mut pending: Vec<usize> = of_build(Build::Last).collect();
+        while let Some(i) = pending.pop() {
+            for input in &*self.unexplained(i) {
+                for &maker in makers.get(&(input.path, input.content)).into_iter().flatten() {
+                    if found.insert(maker) {
+                        pending.push(maker);
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// What an action says that it makes, and what it did make.
     fn output_places(&mut self, i: usize) -> Vec<PathId> {
-        let Ran { command, outputs, .. } = &self.actions[i];
+        let actions = self.actions;
+        let Ran { command, outputs, .. } = &actions[i];
         let said = command.output_paths().chain(outputs.iter().map(|(path, _)| path.as_ref()));
-        let places = said.filter_map(|path| join(command.working_directory(), path));
-        places.map(|place| self.paths.intern(&place)).collect()
+        said.filter_map(|path| self.place(i, path)).collect()
+    }
+
+    /// Where an action puts what it names so.
+    fn place(&mut self, i: usize, path: &[u8]) -> Option<PathId> {
+        let place = join(self.actions[i].command.working_directory(), path)?;
+        Some(self.paths.intern(&place))
     }
 
     fn judge(&mut self, i: usize, rivals: &[usize], made: &Outputs, verdicts: &[Option<Stale>]) -> Option<Stale> {
@@ -226,6 +265,9 @@ impl<'a> Judge<'a> {
                 let path = self.paths.display(place);
                 return Some(Stale { path, superseded_by: Some(actions[*maker].action) });
             }
+        }
+        if made.in_use.contains(&i) {
+            return None;
         }
         let inputs = self.unexplained(i);
         let foreign = inputs.iter().find(|input| !is_made(input, made) && (input.own || input.known));

@@ -68,8 +68,8 @@ pub enum Build {
     Last,
     /// An older one. Incremental builds (BuildStream's workspaces) run only
     /// what changed, so such an action may still be part of the build. It is
-    /// recorded only if nothing speaks against it: every own input is
-    /// what the element has now, and nothing newer makes its outputs.
+    /// recorded if the last build used its outputs, or if every own input is
+    /// what the element has now; and in any case only if nothing newer makes its outputs.
     Earlier,
 }
 

@@ -41,8 +41,8 @@ const COMPUTED: &[u8] = b"] [DEBUG] Action Digest: ";
 /// In cache-only mode a miss is logged at `info` without the action's digest:
 /// `Action not cached and running in cache-only mode, executing locally`.
 ///
-/// BuildStream builds a workspace on top of its last buildtree, logs included:
-/// those of all builds since the workspace was opened pile up there.
+/// BuildStream builds a workspace on top of its last buildtree, logs included,
+/// and from scratch once a dependency has changed: until then, the logs of all builds pile up there.
 #[derive(Clone, Debug, Default)]
 pub struct ReccLogScanner {
     lines: Lines,

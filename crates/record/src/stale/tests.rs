@@ -237,3 +237,28 @@ fn an_earlier_build_is_held_to_more() {
     assert_eq!(found, expected.into());
     assert!(!found.contains_key(&kept) && !found.contains_key(&link));
 }
+
+/// The last build compiled one file and linked: it found the other objects, which an earlier one had made.
+#[test]
+fn what_an_incremental_build_stands_on_is_in_use() {
+    use Build::{Earlier, Last};
+    let generated: &[(&str, &str)] = &[("a.c", "a"), ("config.h", "generated")];
+    let mut scene = Scene::default();
+    let check = scene.run_in(Earlier, "conftest.c", &[("conftest.c", "check")], ("conftest.o", "check object"));
+    scene.run_in(Earlier, "a.c", generated, ("a.o", "a object"));
+    let gone = scene.run_in(Earlier, "gone.c", &[("gone.c", "gone")], ("gone.o", "gone object"));
+    let old = scene.run_in(Earlier, "b.c", &[("b.c", "old")], ("b.o", "old object"));
+    scene.run_in(Earlier, "-r x.o", &[("a.o", "a object"), ("local.o", "local")], ("x.o", "x object"));
+    let old_inputs = [("x.o", "x object"), ("b.o", "old object"), ("gone.o", "gone object")];
+    let old_link = scene.run_in(Earlier, "-o app", &old_inputs, ("app", "old program"));
+    let new = scene.run_in(Last, "b.c", &[("b.c", "new")], ("b.o", "new object"));
+    let link = scene.run_in(Last, "-o app", &[("x.o", "x object"), ("b.o", "new object")], ("app", "program"));
+    let found = scene.stale(Some(&[("a.c", "a"), ("b.c", "new")]), &[]);
+    let expected = [
+        (check, (own("conftest.c"), None)),
+        (gone, (own("gone.c"), None)),
+        (old, (own("b.o"), Some(new))),
+        (old_link, (own("app"), Some(link))),
+    ];
+    assert_eq!(found, expected.into());
+}
