@@ -7,9 +7,10 @@
 //! |---|---|---|
 //! | [`ExplicitList`] | what the orchestrator knows | |
 //! | [`NestedResults`] | what executed | patched servers only; hits, perhaps |
-//! | [`ReccLogs`] | what one element's recc processes did | elements without a cached buildtree; deleted or overwritten log files; in an incremental build also what older builds did |
+//! | [`ReccLogs`] | what one element's recc processes did | elements without a cached buildtree; deleted log files |
 //! | [`CasdLog`] | what every recc process asked for | which element it was: see [`Attributor`] |
 //!
+//! recc's logs of an incremental build also have what older builds did.
 //! [`Combined`] merges them. What is left of older builds is recognised later,
 //! by the [`Generator`](crate::Generator), which has the trees at hand.
 

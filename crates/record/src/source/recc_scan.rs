@@ -134,42 +134,51 @@ mod tests {
         assert_eq!(scanner.actions().map(|(time, a)| (time, a.action, a.outcome)).collect::<Vec<_>>(), expected);
     }
 
+    /// Lines of one process, each a time, the place and level, and the text.
+    fn log(lines: &[(&str, &str, String)]) -> String {
+        let line = |(time, place, text): &(&str, &str, String)| format!("{time} [5:140354334891584] {place} {text}\n");
+        lines.iter().map(line).collect()
+    }
+
     #[test]
     fn an_execution() {
-        let log = format!(
-            "2026-11-22T10:48:28.787+0000 [5:140354334891584] [recc.m.cpp:460] [INFO] Resolved \"gcc\" to \"/usr/bin/gcc\"\n\
-             2026-11-22T10:48:28.831+0000 [5:140354334891584] [executioncontext.cpp:951] [INFO] Executing action remotely... [actionDigest={}]\n\
-             2026-11-22T10:48:29.324+0000 [5:140354334891584] [executioncontext.cpp:996] [INFO] Remote execution finished with exit code 0\n",
-            digest("a")
-        );
+        let log = log(&[
+            ("t1", "[recc.m.cpp:460] [INFO]", "Resolved \"gcc\" to \"/usr/bin/gcc\"".into()),
+            (
+                "2026-11-22T10:48:28.831+0000",
+                "[executioncontext.cpp:951] [INFO]",
+                format!("Executing action remotely... [actionDigest={}]", digest("a")),
+            ),
+            ("t3", "[executioncontext.cpp:996] [INFO]", "Remote execution finished with exit code 0".into()),
+        ]);
         check(log.as_bytes(), &[("2026-11-22T10:48:28.831+0000", "a", Executed)]);
     }
 
     #[test]
     fn a_hit_at_debug_level_in_a_cut_file() {
-        let log = format!(
-            "2026-11-22T10:57:26.208+0000 [5:1] [executioncontext.cpp:896] [DEBUG] Action Digest: {a} Action Contents: command_digest {{ hash: \"00\" }}\n\
-             2026-11-22T10:57:26.214+0000 [5:1] [executioncontext.cpp:544] [INFO] Action Cache hit for [{a}]",
-            a = digest("a")
-        );
-        check(log.as_bytes(), &[("2026-11-22T10:57:26.208+0000", "a", Hit)]);
-        check(log.as_bytes().split_at(180).0, &[("2026-11-22T10:57:26.208+0000", "a", Asked)]);
+        let a = digest("a");
+        let contents = format!("Action Digest: {a} Action Contents: command_digest {{ hash: \"00\" }}");
+        let computed = log(&[("t1", "[executioncontext.cpp:896] [DEBUG]", contents)]);
+        let hit = log(&[("t2", "[executioncontext.cpp:544] [INFO]", format!("Action Cache hit for [{a}]"))]);
+        check([&*computed, hit.trim_end()].concat().as_bytes(), &[("t1", "a", Hit)]);
+        check(computed.trim_end().as_bytes(), &[("t1", "a", Asked)]);
     }
 
     #[test]
     fn cache_only_mode_names_no_action() {
-        let log = "2026-11-22T10:56:31.436+0000 [5:1] [executioncontext.cpp:937] [INFO] Action not cached and running in cache-only mode, executing locally\n";
-        check(log.as_bytes(), &[]);
+        let text = "Action not cached and running in cache-only mode, executing locally";
+        check(log(&[("t1", "[executioncontext.cpp:937] [INFO]", text.into())]).as_bytes(), &[]);
     }
 
     #[test]
     fn files_of_several_processes_mix_line_by_line() {
-        let log = format!(
-            "t1 [INFO] Action Cache hit for [{}]\nt2 Executing action remotely... [actionDigest={}]\n\nt3 Action Cache hit for [{}]\nt4 Action Cache hit for [nonsense]\n",
-            digest("a"),
-            digest("b"),
-            digest("a")
-        );
+        let hit = |text: &str| format!("Action Cache hit for [{text}]");
+        let log = log(&[
+            ("t1", "[INFO]", hit(&digest("a").to_string())),
+            ("t2", "[INFO]", format!("Executing action remotely... [actionDigest={}]\n", digest("b"))),
+            ("t3", "[INFO]", hit(&digest("a").to_string())),
+            ("t4", "[INFO]", hit("nonsense")),
+        ]);
         check(log.as_bytes(), &[("t1", "a", Hit), ("t2", "b", Executed)]);
     }
 

@@ -42,8 +42,9 @@ const CHUNK: usize = 4096;
 ///    files stand at the root of the input tree. The action belongs to the
 ///    element that has most of its files, without those that artifacts stage:
 ///    at their path in the sources, or as outputs of actions that were placed
-///    before. Imports, whose artifacts are their sources, run nothing. Where a build root has another name, every directory on the way to the working directory is
-///    tried as the element's root.
+///    before. Imports, whose artifacts are their sources, run nothing. Where a
+///    build root has another name, every directory on the way to the working
+///    directory is tried as the element's root.
 ///
 /// Elements that are equal in that respect share the action, unless one of
 /// its files speaks against them: two elements of the same sources ran it

@@ -223,7 +223,8 @@ proptest! {
         scores in prop::collection::vec((0_usize..5, 0_usize..3, 0_usize..3), 0..4),
         silent: bool,
     ) {
-        let scores: Vec<_> = scores.into_iter().map(|(row, matching, more)| (row, score(matching, matching + more))).collect();
+        let scores = scores.into_iter().map(|(row, matching, more)| (row, score(matching, matching + more)));
+        let scores: Vec<_> = scores.collect();
         let directory = if silent { Directory::Silent } else { Directory::Named(named.clone()) };
         match decide(&Facts { directory, listed: &listed, scores: scores.clone() }) {
             Decision::Rows(rows, grounds) => {
