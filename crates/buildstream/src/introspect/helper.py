@@ -22,6 +22,7 @@ _nothing = os.open(os.devnull, os.O_RDONLY)
 os.dup2(_nothing, 0)
 os.close(_nothing)
 
+import contextlib
 import json
 import shutil
 import signal
@@ -43,17 +44,29 @@ def say(event, **members):
     _answers.flush()
 
 
+class Stop:
+    held = False
+    wanted = False
+
+
 def stop(_number, _frame):
-    # Once is enough: what follows is the orderly end, which must not be interrupted.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Stopped()
+    Stop.wanted = True
+    if not Stop.held:
+        stop_if_wanted()
+
+
+def stop_if_wanted():
+    if Stop.wanted:
+        # Once is enough: what follows is the orderly end.
+        Stop.held = True
+        raise Stopped()
 
 
 def stop_with_parent():
     while _requests.read(1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    # Not SIGTERM: BuildStream has handlers for that at times, which exit on the spot.
+    os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def digest(message):
@@ -185,15 +198,21 @@ def quiet(context, directory):
     context.config_cache_low_watermark = None
 
 
-def questions(request, scratch):
-    import datetime
+def start_daemon(context, leftovers):
+    # Between the start of the process and the moment when the context knows of it, nobody would stop it.
+    Stop.held = True
+    try:
+        daemon = context.get_casd()
+    finally:
+        Stop.held = False
+    # One that is stopped before it is quite there does not remove its socket.
+    leftovers.append(os.path.join(context.cachedir, os.path.basename(daemon._socket_path)))
+    say("daemon", pid=daemon.process.pid)
+    stop_if_wanted()
 
+
+def questions(request, scratch, warnings, leftovers):
     from buildstream._context import Context
-    from buildstream._project import Project
-    from buildstream._stream import Stream
-    from buildstream.types import _PipelineSelection
-
-    warnings = []
 
     def heard(message, *_, **__):
         if message.message_type in ("warning", "error", "bug", "failure") and len(warnings) < MAX_WARNINGS:
@@ -202,39 +221,59 @@ def questions(request, scratch):
             warnings.append("{}: {}".format(element, text) if element else text)
 
     with Context() as context:
-        context.messenger.set_message_handler(heard)
-        context.load(request["config"])
-        if request["strict"] is not None:
-            context._strict_build_plan = request["strict"]
-        logdir = context.logdir
-        quiet(context, scratch)
+        try:
+            ask(request, context, scratch, leftovers, heard, warnings)
+        finally:
+            # What follows stops the daemon, and must not be interrupted.
+            Stop.held = True
 
-        stream = Stream(context, datetime.datetime.now())
-        say("daemon", pid=context.get_casd().process.pid)
-        context.artifactcache.preflight()
-        stream.init()
-        project = Project(
-            request["directory"],
-            context,
-            cli_options=[tuple(option) for option in request["options"]],
-            default_mirror=request["default_mirror"],
-            fetch_subprojects=stream.fetch_subprojects if request["fetch_subprojects"] else refuse_to_fetch,
-        )
-        stream.set_project(project)
-        targets = request["elements"] or project.get_default_targets()
-        elements = stream.load_selection(targets, selection=_PipelineSelection.ALL)
-        for element in elements:
-            load_artifact(element)
-        states = [element_state(element, request["stage_sources"]) for element in elements]
-        say(
-            "answer",
-            project={"name": project.name, "directory": project.directory},
-            targets=[element._get_full_name() for element in stream.targets],
-            configuration=configuration(context, logdir),
-            servers={p.name: servers(context, p) for p in context.get_projects()},
-            elements=states,
-            warnings=warnings,
-        )
+
+def ask(request, context, scratch, leftovers, heard, warnings):
+    import datetime
+
+    from buildstream._project import Project
+    from buildstream._stream import Stream
+    from buildstream.types import _PipelineSelection
+
+    context.messenger.set_message_handler(heard)
+    context.load(request["config"])
+    if request["strict"] is not None:
+        context._strict_build_plan = request["strict"]
+    logdir = context.logdir
+    quiet(context, scratch)
+
+    # Fetching a junction runs BuildStream's scheduler, which wants these.
+    stream = Stream(
+        context,
+        datetime.datetime.now(),
+        interrupt_callback=lambda: stream.terminate(),
+        ticker_callback=lambda: None,
+    )
+    start_daemon(context, leftovers)
+    context.artifactcache.preflight()
+    stream.init()
+    project = Project(
+        request["directory"],
+        context,
+        cli_options=[tuple(option) for option in request["options"]],
+        default_mirror=request["default_mirror"],
+        fetch_subprojects=stream.fetch_subprojects if request["fetch_subprojects"] else refuse_to_fetch,
+    )
+    stream.set_project(project)
+    targets = request["elements"] or project.get_default_targets()
+    elements = stream.load_selection(targets, selection=_PipelineSelection.ALL)
+    for element in elements:
+        load_artifact(element)
+    states = [element_state(element, request["stage_sources"]) for element in elements]
+    say(
+        "answer",
+        project={"name": project.name, "directory": project.directory},
+        targets=[element._get_full_name() for element in stream.targets],
+        configuration=configuration(context, logdir),
+        servers={p.name: servers(context, p) for p in context.get_projects()},
+        elements=states,
+        warnings=warnings,
+    )
 
 
 def refuse_to_fetch(junctions):
@@ -249,9 +288,12 @@ def refuse_to_fetch(junctions):
 
 
 def main():
+    # An interrupt from the terminal is for our parent to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGUSR1, stop)
     scratch = None
+    leftovers = []
     try:
         request = json.loads(_requests.readline())
         threading.Thread(target=stop_with_parent, daemon=True).start()
@@ -268,10 +310,14 @@ def main():
             python="{}.{}.{}".format(*sys.version_info[:3]),
         )
         scratch = tempfile.mkdtemp(prefix="bst-sa-")
+        warnings = []
         try:
-            questions(request, scratch)
+            questions(request, scratch, warnings, leftovers)
         except BstError as e:
-            say("error", kind="refused", message=str(e), detail=str(e.detail) if e.detail else None)
+            # What failed in a job was said in messages, not in the exception.
+            said = "; ".join(warnings)
+            message, detail = (str(e), e.detail or said) if str(e) else (said or "it gives no reason", e.detail)
+            say("error", kind="refused", message=message, detail=str(detail) if detail else None)
         except RecursionError:
             say("error", kind="refused", message="dependencies are nested too deeply for BuildStream")
         except (AttributeError, ImportError, KeyError, NameError, TypeError) as e:
@@ -279,6 +325,9 @@ def main():
     except Stopped:
         pass
     finally:
+        for path in leftovers:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 
