@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 use reapi_proto::{DigestFunction, v2};
@@ -15,7 +15,9 @@ use crate::support::{Program, Ran, listing};
 /// A server, and a directory to run in.
 struct Bench {
     server: Server,
-    directory: TempDir,
+    /// Inside of a temporary directory, so that what escapes from it escapes into that.
+    here: PathBuf,
+    _temporary: TempDir,
 }
 
 impl Bench {
@@ -24,11 +26,14 @@ impl Bench {
     }
 
     async fn on(config: ServerConfig) -> Self {
-        Self { server: Server::start(config).await.unwrap(), directory: tempfile::tempdir().unwrap() }
+        let temporary = tempfile::tempdir().unwrap();
+        let here = temporary.path().join("here");
+        fs::create_dir(&here).unwrap();
+        Self { server: Server::start(config).await.unwrap(), here, _temporary: temporary }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.directory.path().join(name)
+    fn path(&self, name: &str) -> PathBuf {
+        self.here.join(name)
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -41,7 +46,7 @@ impl Bench {
     }
 
     fn exec(&self, options: &[&str]) -> Program {
-        Program::new(["exec", "--server", self.server.url()]).args(options).within(self.directory.path())
+        Program::new(["exec", "--server", self.server.url()]).args(options).within(&self.here)
     }
 
     async fn shell(&self, options: &[&str], script: &str) -> Ran {
@@ -177,7 +182,7 @@ async fn a_service_must_be_named_and_must_execute() {
     let bench = Bench::new().await;
     let plain = |options: &[&str]| Program::new(["exec"]).args(options).args(["--", "true"]);
     plain(&[]).run().await.expect_failure(2, &["neither --cas nor --server", "hint: "]);
-    let directory = format!("file:{}", bench.directory.path().display());
+    let directory = format!("file:{}", bench.here.display());
     let ran = plain(&["--server", &directory]).run().await;
     ran.expect_failure(2, &["a directory cannot execute actions", "--execution"]);
     // From the environment, as in a sandbox.
@@ -229,8 +234,8 @@ async fn a_result_cannot_write_elsewhere() {
         let result = v2::ActionResult { output_files: vec![file("out"), file(path)], ..Default::default() };
         let (bench, ran) = lie(&["out"], &[b"x"], result).await;
         ran.expect_failure(1, &[&format!("{path:?}")]);
-        assert_eq!(listing(bench.directory.path()), []);
-        assert!(!bench.directory.path().parent().unwrap().join("escape").exists());
+        assert_eq!(listing(&bench.here), []);
+        assert!(!bench.here.parent().unwrap().join("escape").exists());
     }
     // A link first, and then something below it.
     let link = v2::OutputSymlink { path: "d".to_owned(), target: "..".to_owned(), ..Default::default() };
@@ -239,7 +244,7 @@ async fn a_result_cannot_write_elsewhere() {
     let (bench, ran) = lie(&["d", "d/escape"], &[b"x"], result).await;
     ran.expect_failure(1, &["output d cannot be written"]);
     assert_eq!(bench.read("d/escape"), "x");
-    assert!(!bench.directory.path().parent().unwrap().join("escape").exists());
+    assert!(!bench.here.parent().unwrap().join("escape").exists());
 }
 
 #[tokio::test]
@@ -257,7 +262,7 @@ async fn a_directory_that_no_disk_can_hold_is_refused() {
     let result = v2::ActionResult { output_directories: vec![directory(wire(&bytes))], ..Default::default() };
     let (bench, ran) = lie(&["out"], &[b"x", &bytes], result).await;
     ran.expect_failure(1, &["output directory out", "paths; the limit is"]);
-    assert_eq!(listing(bench.directory.path()), []);
+    assert_eq!(listing(&bench.here), []);
 
     for name in ["..", "a/b", ""] {
         let node = v2::FileNode { name: name.to_owned(), digest: wire(b"x"), ..Default::default() };
@@ -266,7 +271,7 @@ async fn a_directory_that_no_disk_can_hold_is_refused() {
         let result = v2::ActionResult { output_directories: vec![directory(wire(&bytes))], ..Default::default() };
         let (bench, ran) = lie(&["out"], &[b"x", &bytes], result).await;
         ran.expect_failure(1, &["output directory out is not valid", &format!("{name:?}")]);
-        assert_eq!(listing(bench.directory.path()), []);
+        assert_eq!(listing(&bench.here), []);
     }
 }
 
@@ -289,5 +294,5 @@ async fn an_output_that_arrives_damaged_is_not_written() {
     let ran = bench.shell(&["--output=out"], "echo text > out").await;
     let digest = DigestFunction::Sha256.digest(b"text\n").to_string();
     ran.expect_failure(1, &["corrupt data", &digest]);
-    assert_eq!(listing(bench.directory.path()), [], "neither the output nor a temporary file");
+    assert_eq!(listing(&bench.here), [], "neither the output nor a temporary file");
 }
