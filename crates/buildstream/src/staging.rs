@@ -151,6 +151,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn rows_in_circles_come_to_an_end(edges in vec((0_usize..9, 0_usize..9, any::<bool>()), 0..30)) {
+            let mut rows = vec![Row::default(); 9];
+            for (from, to, build) in edges {
+                if build { rows[from].build.push(to) } else { rows[from].runtime.push(to) }
+            }
+            let lists = covering(&rows);
+            for element in 0..rows.len() {
+                prop_assert_eq!(staged(&rows, element).into_iter().collect::<BTreeSet<_>>(), reachable(&rows, element));
+                prop_assert!(closure(&lists, element).is_superset(&reachable(&rows, element)));
+            }
+        }
+
+        #[test]
         fn closures_of_the_lists_have_everything_that_is_staged(rows in graphs()) {
             let lists = covering(&rows);
             for element in 0..rows.len() {

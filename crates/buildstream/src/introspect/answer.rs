@@ -7,7 +7,7 @@ use std::time::Duration;
 use reapi_proto::Digest;
 use serde::Deserialize;
 
-use super::{IntrospectError, KNOWN_VERSIONS};
+use super::{IntrospectError, known_versions};
 use crate::names::{ArtifactName, CacheKey};
 use crate::project::{
     CacheState, Configuration, ElementState, Introspection, Project, Remote, RemoteKind, Servers, Versions,
@@ -109,8 +109,8 @@ impl Answer {
     /// Says who answered, and warns if that one is not `known`.
     pub(super) fn set_versions(&mut self, buildstream: String, python: String, known: impl Fn(&str) -> bool) {
         if !known(&buildstream) {
-            let ((a, b), (c, d)) = (KNOWN_VERSIONS.start(), KNOWN_VERSIONS.end());
-            self.warnings.push(format!("BuildStream {buildstream} is not a version known here ({a}.{b} to {c}.{d})"));
+            let known = known_versions();
+            self.warnings.push(format!("BuildStream {buildstream} is not a version that is known here ({known})"));
         }
         self.versions = Versions { buildstream, python };
     }

@@ -29,7 +29,7 @@ pub enum IntrospectError {
         message: String,
     },
     /// A version that is not known, and [`VersionPolicy::Refuse`](super::VersionPolicy::Refuse).
-    #[error("BuildStream {version} is not a version that is known here (2.3 to 2.8)")]
+    #[error("BuildStream {version} is not a version that is known here ({})", super::known_versions())]
     UnknownVersion {
         /// The version.
         version: String,

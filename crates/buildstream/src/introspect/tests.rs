@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -122,7 +123,7 @@ async fn unknown_versions_are_warned_of_or_refused() {
     let fake = saying(&[&newer, &one_line(ANSWER)]);
     let limits = conversation::Limits::default();
     let found = fake.ask(VersionPolicy::Warn, limits).await.unwrap();
-    assert_eq!(found.warnings, ["BuildStream 3.1.0 is not a version known here (2.3 to 2.8)"]);
+    assert_eq!(found.warnings, ["BuildStream 3.1.0 is not a version that is known here (2.3 to 2.8)"]);
     let refused = fake.ask(VersionPolicy::Refuse, limits).await.unwrap_err();
     assert!(matches!(refused, IntrospectError::UnknownVersion { version } if version == "3.1.0"));
     assert!(saying(&[HELLO, &one_line(ANSWER)]).ask(VersionPolicy::Refuse, limits).await.is_ok());
@@ -200,6 +201,36 @@ async fn dropping_the_future_ends_the_helper() {
         said = started => assert_eq!(said.unwrap(), "started\n"),
     }
     assert_eq!(hear(pipe).await.unwrap(), "ended\n");
+}
+
+/// Replaces one value somewhere in a document.
+fn replaced(value: &mut serde_json::Value, place: &mut usize, with: &serde_json::Value) {
+    if *place == 0 {
+        *value = with.clone();
+    }
+    *place = place.wrapping_sub(1);
+    match value {
+        serde_json::Value::Array(values) => values.iter_mut().for_each(|value| replaced(value, place, with)),
+        serde_json::Value::Object(members) => members.values_mut().for_each(|value| replaced(value, place, with)),
+        _ => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_answer_is_too_strange(places in prop::collection::vec((0_usize..200, 0_usize..6), 1..4)) {
+        let mut document: serde_json::Value = serde_json::from_str(ANSWER).unwrap();
+        let values = serde_json::json!([null, -1, "", ["stack.bst", "base.bst", "none.bst"], {}, "absent"]);
+        for (place, value) in places {
+            replaced(&mut document, &mut place.clone(), &values[value]);
+        }
+        if let Ok(answer) = serde_json::from_value::<answer::Answer>(document)
+            && let Ok(found) = answer.into_introspection()
+        {
+            let _ = found.to_graph();
+            let _ = found.elements.iter().map(|element| found.staged(&element.name).len()).sum::<usize>();
+        }
+    }
 }
 
 #[test]
