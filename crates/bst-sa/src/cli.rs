@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::connect::ConnectOptions;
+use crate::project::ProjectOptions;
 
 /// Speculative actions for Remote Execution: run what the next build will ask for before it asks.
 #[derive(Parser, Debug)]
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Prime(PrimeArgs),
     /// Show what is recorded
     Show(ShowArgs),
+    /// Print the graph of a BuildStream project as JSON
+    Graph(GraphArgs),
     /// Run one command through Remote Execution
     Exec(ExecArgs),
     /// Check services and machine, and say what to do
@@ -58,13 +61,6 @@ pub(crate) struct JsonOption {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct GraphOption {
-    /// The elements and their state, as JSON (see docs/graph.md)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) graph: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -114,7 +110,12 @@ pub(crate) enum ModeChoice {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
+Without --graph, the elements are those of the BuildStream project, their actions
+are found in BuildStream's and recc's logs, and each record is attached to its
+element's artifact.
+
 Examples:
+  bst-sa generate app.bst
   bst-sa generate --graph graph.json --server unix:casd.sock app.bst
   bst-sa generate --graph graph.json --server file:~/.cache/buildstream --out records --json")]
 pub(crate) struct GenerateArgs {
@@ -122,7 +123,7 @@ pub(crate) struct GenerateArgs {
     #[arg(value_name = "ELEMENT")]
     pub(crate) elements: Vec<String>,
     #[command(flatten)]
-    pub(crate) graph: GraphOption,
+    pub(crate) project: ProjectOptions,
     /// How much to record
     #[arg(long, value_enum, default_value_t = ModeChoice::Full)]
     pub(crate) mode: ModeChoice,
@@ -148,7 +149,7 @@ pub(crate) struct InstantiateArgs {
     #[arg(value_name = "ELEMENT")]
     pub(crate) elements: Vec<String>,
     #[command(flatten)]
-    pub(crate) graph: GraphOption,
+    pub(crate) project: ProjectOptions,
     #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
     pub(crate) lookup: LookupChoice,
     #[command(flatten)]
@@ -167,7 +168,7 @@ pub(crate) struct PrimeArgs {
     #[arg(value_name = "ELEMENT")]
     pub(crate) elements: Vec<String>,
     #[command(flatten)]
-    pub(crate) graph: GraphOption,
+    pub(crate) project: ProjectOptions,
     #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
     pub(crate) lookup: LookupChoice,
     /// Submit what is ready and return without waiting for results
@@ -202,8 +203,8 @@ Examples:
   bst-sa show --file records/app.bst.pb --dot | dot -Tsvg > app.svg")]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["element", "file", "digest"]))]
 pub(crate) struct ShowArgs {
-    /// The element whose record to show; needs --graph
-    #[arg(value_name = "ELEMENT", requires = "graph")]
+    /// The element whose record to show
+    #[arg(value_name = "ELEMENT")]
     pub(crate) element: Option<String>,
     /// A file that holds a message
     #[arg(long, value_name = "FILE")]
@@ -211,9 +212,8 @@ pub(crate) struct ShowArgs {
     /// A message in storage
     #[arg(long, value_name = "HASH/SIZE")]
     pub(crate) digest: Option<String>,
-    /// The elements and their state, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) graph: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) project: ProjectOptions,
     /// Print a graph of origins and actions for Graphviz
     #[arg(long, conflicts_with = "json")]
     pub(crate) dot: bool,
@@ -221,6 +221,21 @@ pub(crate) struct ShowArgs {
     pub(crate) json: JsonOption,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The output is what --graph reads; docs/graph.md describes it.
+
+Examples:
+  bst-sa graph app.bst
+  bst-sa graph --project-dir path/to/project --option arch x86_64 app.bst > graph.json")]
+pub(crate) struct GraphArgs {
+    /// Elements that it begins with (default: the project's default targets)
+    #[arg(value_name = "ELEMENT")]
+    pub(crate) elements: Vec<String>,
+    #[command(flatten)]
+    pub(crate) project: ProjectOptions,
 }
 
 #[derive(Args, Debug)]

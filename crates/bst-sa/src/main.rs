@@ -14,6 +14,7 @@ mod files;
 mod graph;
 mod output;
 mod progress;
+mod project;
 
 use std::process::ExitCode;
 

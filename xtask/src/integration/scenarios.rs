@@ -25,6 +25,13 @@ pub(super) const ALL: &[Scenario] = &[
         tests: &["casd_loop"],
         run: closed_loop,
     },
+    Scenario {
+        name: "buildstream",
+        about: "what the released BuildStream says of a project, and does with refs that name a record",
+        limit: Duration::from_secs(300),
+        tests: &["installed"],
+        run: buildstream,
+    },
 ];
 
 /// The suite has more than forty checks; so few that it hardly ran would be no result.
@@ -46,8 +53,13 @@ fn closed_loop(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
     .map(drop)
 }
 
-/// Runs one test program against a fresh casd. All of its tests must run and
-/// pass, and what it reports becomes the scenario's figures. Returns its output.
+fn buildstream(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
+    let mut command = tied("KILL", context.programs.find("installed")?);
+    command.env("BST_SA_TEST_BST", context.stack.bin.join("bst"));
+    run_test(context, command, figures, |_| Ok(())).map(drop)
+}
+
+/// Runs one test program against a fresh casd.
 fn run_test_with_casd(
     context: &Context<'_>,
     target: &str,
@@ -56,17 +68,40 @@ fn run_test_with_casd(
 ) -> Result<String, Failure> {
     let casd = Casd::start(context.stack, context.runs, &context.logs.join("casd.log"), context.interrupts)?;
     let mut command = tied("KILL", context.programs.find(target)?);
-    command.args(["--nocapture", "--test-threads=1"]).env("BST_SA_TEST_URL", casd.url());
+    command.env("BST_SA_TEST_URL", casd.url());
+    prepare(&mut command)?;
+    run_test(context, command, figures, |outcome| match outcome {
+        Ok(()) => casd.check_alive(),
+        Err(_) => Err(Failure::new(tail(casd.log()))),
+    })
+}
+
+/// Runs one test program. All of its tests must run and pass, and what it
+/// reports becomes the scenario's figures. Returns its output.
+///
+/// `examine` looks at the surroundings afterwards: it is told how the tests
+/// ended, and its failure is added to theirs.
+fn run_test(
+    context: &Context<'_>,
+    mut command: Command,
+    figures: &mut Vec<Figure>,
+    examine: impl FnOnce(&Outcome) -> Outcome,
+) -> Result<String, Failure> {
+    command.args(["--nocapture", "--test-threads=1"]);
     // What failed and where is enough; the backtraces of async tests bury it.
     command.env("RUST_BACKTRACE", "0");
-    prepare(&mut command)?;
     let log = context.logs.join("test.log");
     let name = format!("scenario {}", context.scenario.name);
-    let outcome = run_logged(&name, command, &log, context.remaining(), context.interrupts);
+    let ended = run_logged(&name, command, &log, context.remaining(), context.interrupts);
     let output = fs::read_to_string(&log)?;
     figures.extend(figures::read(&output)?);
-    let passed = outcome.and_then(|()| casd.check_alive()).and_then(|()| figures::passed_tests(&output));
-    let passed = passed.map_err(|failure| Failure::new(format!("{failure}\n{}", tail(casd.log()))))?;
+    let passed = ended.and_then(|()| figures::passed_tests(&output));
+    let outcome = passed.as_ref().map(drop).map_err(|failure| Failure::new(failure.to_string()));
+    let passed = match (passed, examine(&outcome)) {
+        (Ok(passed), Ok(())) => passed,
+        (Err(failure), Ok(())) | (Ok(_), Err(failure)) => return Err(failure),
+        (Err(failure), Err(further)) => return Err(Failure::new(format!("{failure}\n{further}"))),
+    };
     let tests = output.lines().find_map(|line| line.strip_prefix("running ")?.split(' ').next());
     let expected = tests.unwrap_or("some").to_owned();
     figures.push(Figure { name: "tests passed".into(), expected, found: passed.to_string() });

@@ -3,19 +3,20 @@
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+
+use buildstream::introspect::SourcePolicy;
 use std::sync::Arc;
 
 use cas_client::BlobStoreExt;
 use overlay::Mode;
-use overlay::graph::Graph;
-use record::{ElementReport, ExplicitList, GenerateReport, Generator, Layout};
+use record::{ElementReport, GenerateReport, Generator, Layout};
 use serde::Serialize;
 
 use crate::cli::{GenerateArgs, ModeChoice};
 use crate::failure::Failure;
-use crate::graph::read_graph;
 use crate::output;
 use crate::progress::Progress;
+use crate::project::Elements;
 
 #[derive(Serialize)]
 struct Json<'a> {
@@ -39,23 +40,27 @@ struct JsonSkipped {
 }
 
 pub(crate) async fn run(args: GenerateArgs) -> Result<ExitCode, Failure> {
-    let graph = read_graph(&args.graph.graph)?;
-    let blobs = args.connect.blobs(graph.digest_function())?;
-    let cache = args.connect.action_cache(graph.digest_function())?;
-    let names = wanted(&args.elements, &graph);
-    let progress = Progress::new(format!("recording {} elements", names.len()));
+    let progress = Progress::new("recording");
+    let elements = args.project.elements(&args.elements, SourcePolicy::AsTheyAre, &progress).await?;
+    let blobs = elements.blobs(&args.connect)?;
+    let cache = elements.action_cache(&args.connect)?;
+    progress.say("finding the actions");
+    let source = elements.subactions(&blobs, &cache).await?;
+    let graph = &elements.graph;
+    let names = wanted(&args.elements, &elements);
+    progress.say(format!("recording {} elements", names.len()));
     let layout = if args.reference_layout { Layout::Reference } else { Layout::Compact };
-    let report = Generator::new(Arc::clone(&blobs), cache, Arc::new(ExplicitList))
+    let report = Generator::new(Arc::clone(&blobs), cache, source)
         .with_mode(mode(args.mode))
         .with_layout(layout)
-        .generate(&graph, &names)
+        .generate(graph, &names)
         .await
         .map_err(|e| Failure::usage("nothing was recorded").because(&e))?;
-    if let Some(directory) = &args.out {
-        for element in &report.elements {
-            if let Some(digest) = &element.speculative_actions {
-                write_message(directory, &element.name, &blobs.read_blob(digest).await?)?;
-            }
+    for element in &report.elements {
+        let Some(digest) = &element.speculative_actions else { continue };
+        elements.attach(&element.name, digest)?;
+        if let Some(directory) = &args.out {
+            write_message(directory, &element.name, &blobs.read_blob(digest).await?)?;
         }
     }
     drop(progress);
@@ -73,12 +78,17 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-fn wanted(elements: &[String], graph: &Graph) -> Vec<String> {
-    if !elements.is_empty() {
-        return elements.to_vec();
+/// The named elements; without names, those of a graph file that have
+/// subactions, or everything of a project that is built.
+fn wanted(named: &[String], elements: &Elements) -> Vec<String> {
+    if !named.is_empty() {
+        return named.to_vec();
     }
-    let with_actions = graph.elements().filter(|e| e.subactions.as_ref().is_some_and(|s| !s.is_empty()));
-    with_actions.map(|e| e.name.clone()).collect()
+    let has_something = |e: &&overlay::graph::Element| match &elements.project {
+        Some(_) => e.is_current(),
+        None => e.subactions.as_ref().is_some_and(|s| !s.is_empty()),
+    };
+    elements.graph.elements().filter(has_something).map(|e| e.name.clone()).collect()
 }
 
 fn mode(choice: ModeChoice) -> Mode {

@@ -4,6 +4,7 @@ mod demo;
 mod doctor;
 mod exec;
 mod generate;
+mod graph;
 mod prime;
 mod show;
 
@@ -22,6 +23,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Instantiate(args) => prime::instantiate(args).await,
         Command::Prime(args) => prime::prime(args).await,
         Command::Show(args) => show::run(args).await,
+        Command::Graph(args) => graph::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Completions { shell } => {

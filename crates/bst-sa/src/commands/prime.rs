@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use buildstream::introspect::SourcePolicy;
 use instantiate::{
     Budget, Completion, Engine, ExecutionReport, Lookup, Options, Outcome, RecordReport, Report, Services,
 };
-use overlay::graph::Graph;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{InstantiateArgs, LookupChoice, PrimeArgs};
 use crate::failure::Failure;
-use crate::graph::read_graph;
 use crate::output;
 use crate::progress::Progress;
+use crate::project::Elements;
 
 /// What is reported besides outcomes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,21 +25,23 @@ enum Detail {
 }
 
 pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failure> {
-    let graph = read_graph(&args.graph.graph)?;
-    let blobs = args.connect.blobs(graph.digest_function())?;
-    let cache = args.connect.action_cache(graph.digest_function())?;
+    let elements =
+        args.project.elements(&args.elements, SourcePolicy::Stage, &Progress::new("looking at the elements")).await?;
+    let services = Services::dry_run(elements.blobs(&args.connect)?, elements.action_cache(&args.connect)?);
     let options = Options { lookup: lookup(args.lookup), ..Options::default() };
-    let report = run(Services::dry_run(blobs, cache), graph, &args.elements, options).await?;
+    let report = run(services, elements, &args.elements, options).await?;
     finish(&report, args.json.json, Detail::Outcomes)
 }
 
 pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
-    let graph = read_graph(&args.graph.graph)?;
-    let function = graph.digest_function();
+    let elements =
+        args.project.elements(&args.elements, SourcePolicy::Stage, &Progress::new("looking at the elements")).await?;
+    let connect = elements.with_running_casd(&args.connect)?;
+    let function = elements.graph.digest_function();
     let services = Services {
-        blobs: args.connect.blobs(function)?,
-        cache: args.connect.action_cache(function)?,
-        execution: Some(args.connect.execution(function)?),
+        blobs: connect.blobs(function)?,
+        cache: connect.action_cache(function)?,
+        execution: Some(connect.execution(function)?),
     };
     let defaults = Options::default();
     let options = Options {
@@ -54,7 +56,7 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
         completion: if args.detach { Completion::Detach } else { Completion::Await },
         ..defaults
     };
-    let report = run(services, graph, &args.elements, options).await?;
+    let report = run(services, elements, &args.elements, options).await?;
     finish(&report, args.json.json, Detail::Executions)
 }
 
@@ -65,17 +67,17 @@ pub(crate) fn lookup(choice: LookupChoice) -> Lookup {
     }
 }
 
-async fn run(services: Services, graph: Graph, elements: &[String], options: Options) -> Result<Report, Failure> {
+async fn run(services: Services, elements: Elements, named: &[String], options: Options) -> Result<Report, Failure> {
     let bar = Arc::new(Mutex::new(Progress::new("loading records")));
     let shown = Arc::clone(&bar);
-    let names = with_dependencies(&graph, elements)?;
-    let mut engine = Engine::new(services, Arc::new(graph)).with_options(options).with_observer(Arc::new(
-        move |p: &instantiate::Progress| {
-            let bar = shown.lock().unwrap_or_else(PoisonError::into_inner);
-            bar.say(format!("{} adapted, {} running, {} waiting", p.adapted, p.running, p.waiting));
-            bar.count(p.actions.saturating_sub(p.waiting + p.preparing), p.actions);
-        },
-    ));
+    let names = with_dependencies(&elements, named)?;
+    let records = elements.records();
+    let engine = Engine::new(services, Arc::new(elements.graph)).with_options(options).with_records(records);
+    let mut engine = engine.with_observer(Arc::new(move |p: &instantiate::Progress| {
+        let bar = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        bar.say(format!("{} adapted, {} running, {} waiting", p.adapted, p.running, p.waiting));
+        bar.count(p.actions.saturating_sub(p.waiting + p.preparing), p.actions);
+    }));
     if let Some(names) = names {
         engine = engine.with_elements(names);
     }
@@ -83,18 +85,14 @@ async fn run(services: Services, graph: Graph, elements: &[String], options: Opt
 }
 
 /// The named elements and everything that they build against; `None` for the whole graph.
-fn with_dependencies(graph: &Graph, elements: &[String]) -> Result<Option<Vec<String>>, Failure> {
-    if elements.is_empty() {
+fn with_dependencies(elements: &Elements, named: &[String]) -> Result<Option<Vec<String>>, Failure> {
+    if named.is_empty() {
         return Ok(None);
     }
     let mut names = BTreeSet::new();
-    for name in elements {
-        if graph.get(name).is_none() {
-            return Err(Failure::usage(format!("the graph has no element {name}"))
-                .hint("names are as in the graph, for example app.bst"));
-        }
-        names.extend(graph.closure(name).iter().map(|e| e.name.clone()));
-        names.insert(name.clone());
+    for name in named {
+        names.insert(elements.get(name)?.name.clone());
+        names.extend(elements.graph.closure(name).iter().map(|e| e.name.clone()));
     }
     Ok(Some(names.into_iter().collect()))
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use buildstream::introspect::SourcePolicy;
+
 use bytes::Bytes;
 use cas_client::BlobStoreExt;
 use overlay::layout::{self, ReferenceOrigin, ReferenceOverlay, ReferenceRecord, Stored};
@@ -15,8 +17,8 @@ use serde::Serialize;
 use crate::cli::ShowArgs;
 use crate::failure::Failure;
 use crate::files::{MAX_WHOLE_BYTES, read_whole};
-use crate::graph::read_graph;
 use crate::output;
+use crate::progress::Progress;
 
 /// Everything that a message says, by name instead of by row.
 #[derive(Serialize)]
@@ -78,27 +80,33 @@ async fn message(args: &ShowArgs) -> Result<Bytes, Failure> {
             read_whole(file).map_err(|e| Failure::new(format!("{} cannot be read", file.display())).because(&e))?;
         return Ok(bytes.into());
     }
-    let digest: Digest = match (&args.digest, &args.element, &args.graph) {
-        (Some(digest), ..) => digest
+    let mut elements = None;
+    let digest: Digest = match (&args.digest, &args.element) {
+        (Some(digest), _) => digest
             .parse()
             .map_err(|e: reapi_proto::DigestError| Failure::usage(format!("--digest {digest}")).because(&e))?,
-        (None, Some(name), Some(file)) => {
-            let graph = read_graph(file)?;
-            let element = graph.get(name).ok_or_else(|| {
-                Failure::usage(format!("{} has no element {name}", file.display()))
-                    .hint("names are as in the graph, for example app.bst")
+        (None, Some(name)) => {
+            let found = args
+                .project
+                .elements(&[name.clone()], SourcePolicy::AsTheyAre, &Progress::new("looking at the elements"))
+                .await?;
+            let record = found.get(name)?.speculative_actions.ok_or_else(|| {
+                Failure::new(format!("{name} has no record in {}", found.place))
+                    .hint("`bst-sa generate` makes one; a graph file names it as speculative_actions")
             })?;
-            element.speculative_actions.ok_or_else(|| {
-                Failure::new(format!("{name} has no record in {}", file.display()))
-                    .hint("`bst-sa generate` makes one; put its digest into the graph as speculative_actions")
-            })?
+            elements = Some(found);
+            record
         }
-        _ => return Err(Failure::usage("nothing to show").hint("give ELEMENT with --graph, --file or --digest")),
+        _ => return Err(Failure::usage("nothing to show").hint("give ELEMENT, --file or --digest")),
     };
     if digest.size_bytes() > MAX_WHOLE_BYTES {
         return Err(Failure::new(format!("{digest} is larger than {MAX_WHOLE_BYTES} bytes, the limit for a message")));
     }
-    Ok(args.connect.blobs(digest.function())?.read_blob(&digest).await?)
+    let blobs = match &elements {
+        Some(elements) => elements.blobs(&args.connect)?,
+        None => args.connect.blobs(digest.function())?,
+    };
+    Ok(blobs.read_blob(&digest).await?)
 }
 
 fn compact(record: &Record, bytes: usize) -> Shown {

@@ -223,7 +223,7 @@ async fn instantiate_looks_at_the_named_elements_and_what_they_need() {
     let names: Vec<_> = report["elements"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["liba.bst", "libb.bst"]);
     let ran = site.instantiate().arg("nobody.bst").run().await;
-    ran.expect_failure(2, &["the graph has no element nobody.bst", "hint: "]);
+    ran.expect_failure(2, &["has no element nobody.bst", "hint: "]);
 }
 
 #[tokio::test]

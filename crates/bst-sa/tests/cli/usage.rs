@@ -2,7 +2,8 @@
 
 use crate::support::{Program, Ran};
 
-const COMMANDS: [&str; 8] = ["demo", "generate", "instantiate", "prime", "show", "exec", "doctor", "completions"];
+const COMMANDS: [&str; 9] =
+    ["demo", "generate", "instantiate", "prime", "show", "graph", "exec", "doctor", "completions"];
 
 #[tokio::test]
 async fn every_command_explains_itself_with_examples() {
@@ -71,13 +72,13 @@ async fn completions_parse() {
 async fn wrong_arguments_end_with_two() {
     for arguments in [
         &["primed"][..],
-        &["generate"],
         &["prime", "--graph"],
         &["prime", "--graph", "g.json", "--jobs", "many"],
         &["instantiate", "--graph", "g.json", "--lookup", "strong"],
         &["show"],
-        &["show", "app.bst"],
         &["show", "--file", "f", "--digest", "d"],
+        &["generate", "--graph", "g.json", "--config", "buildstream.conf"],
+        &["graph", "--option", "arch"],
         &["show", "--file", "f", "--json", "--dot"],
         &["exec", "--env", "=x", "--", "true"],
         &["exec", "--platform", "no-value", "--", "true"],
@@ -87,6 +88,16 @@ async fn wrong_arguments_end_with_two() {
         let ran = Program::new(arguments).run().await;
         ran.expect_code(2);
         assert!(ran.stdout.is_empty() && ran.stderr.contains("--help"), "{arguments:?}: {ran:#?}");
+    }
+}
+
+/// Without a graph file, the elements are those of a BuildStream project.
+#[tokio::test]
+async fn without_a_graph_buildstream_is_asked() {
+    for arguments in [&["generate", "app.bst"][..], &["prime", "app.bst"], &["show", "app.bst"], &["graph", "app.bst"]]
+    {
+        let ran = Program::new(arguments).env("PATH", "/nowhere").run().await;
+        ran.expect_failure(1, &["BuildStream was not found", "--graph FILE"]);
     }
 }
 

@@ -1,0 +1,224 @@
+//! Where the elements come from: a graph file, or a BuildStream project.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use buildstream::introspect::SourcePolicy;
+use buildstream::records::RefRecords;
+use buildstream::{Installation, Introspection, Invocation, Request, introspect};
+use cas_client::{ActionCache, BlobStore, FileStore};
+use clap::Args;
+use instantiate::{GraphRecords, RecordIndex};
+use overlay::graph::{Element, Graph};
+use reapi_proto::Digest;
+use record::{Attributor, CasdLog, CasdLogScanner, Combined, ExplicitList, ReccLogs, SubactionSource};
+
+use crate::connect::ConnectOptions;
+use crate::failure::Failure;
+use crate::graph::read_graph;
+use crate::progress::Progress;
+
+/// Which elements there are, and where to ask.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Project")]
+pub(crate) struct ProjectOptions {
+    /// The elements and their state, as JSON (see docs/graph.md), instead of a BuildStream project
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["project_dir", "config", "option"])]
+    pub(crate) graph: Option<PathBuf>,
+    /// Directory of the BuildStream project, or one below it
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) project_dir: PathBuf,
+    /// BuildStream's user configuration (default: BuildStream's own choice)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A project option, as for bst
+    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
+    pub(crate) option: Vec<String>,
+}
+
+/// The elements, and what BuildStream said of them if it was asked.
+pub(crate) struct Elements {
+    /// Where they are described, for messages.
+    pub(crate) place: String,
+    pub(crate) graph: Graph,
+    pub(crate) project: Option<Introspection>,
+}
+
+impl ProjectOptions {
+    /// Reads the graph file, or asks BuildStream about `elements`.
+    pub(crate) async fn elements(
+        &self,
+        elements: &[String],
+        sources: SourcePolicy,
+        progress: &Progress,
+    ) -> Result<Elements, Failure> {
+        if let Some(file) = &self.graph {
+            return Ok(Elements { place: file.display().to_string(), graph: read_graph(file)?, project: None });
+        }
+        progress.say("asking BuildStream about the project");
+        let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+        let installation = Installation::search(&path).map_err(|e| {
+            Failure::new("BuildStream was not found")
+                .because(&e)
+                .hint("install it (the Python package buildstream), or describe the elements with --graph FILE")
+        })?;
+        let invocation = Invocation {
+            config: self.config.clone(),
+            options: self.option.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
+            ..Invocation::new(&self.project_dir)
+        };
+        let project = introspect(&installation, &Request { sources, ..Request::new(invocation, elements) })
+            .await
+            .map_err(|e| {
+                Failure::new(format!("BuildStream could not say what {} consists of", self.project_dir.display()))
+                    .because(&e)
+                    .hint("`bst show` in the same directory, with the same options, should work")
+            })?;
+        for warning in &project.warnings {
+            tracing::warn!("{warning}");
+        }
+        let mut elements = project.to_elements();
+        RefRecords::new(project.configuration.artifact_refs()).annotate(&mut elements);
+        let graph = Graph::new(reapi_proto::DigestFunction::Sha256, elements)
+            .map_err(|e| Failure::new("BuildStream's answer is not a usable graph").because(&e))?;
+        let place = format!("project {} in {}", project.project.name, project.project.directory.display());
+        Ok(Elements { place, graph, project: Some(project) })
+    }
+}
+
+impl Elements {
+    /// The element of this name.
+    pub(crate) fn get(&self, name: &str) -> Result<&Element, Failure> {
+        self.graph.get(name).ok_or_else(|| {
+            Failure::usage(format!("{} has no element {name}", self.place))
+                .hint("names are as in the graph, for example app.bst")
+        })
+    }
+
+    /// Storage: as the options say, else the directory of BuildStream's casd.
+    pub(crate) fn blobs(&self, connect: &ConnectOptions) -> Result<Arc<dyn BlobStore>, Failure> {
+        match self.cache_directory(connect)? {
+            Some(store) => Ok(store),
+            None => connect.blobs(self.graph.digest_function()),
+        }
+    }
+
+    /// The action cache: as the options say, else the directory of BuildStream's casd.
+    pub(crate) fn action_cache(&self, connect: &ConnectOptions) -> Result<Arc<dyn ActionCache>, Failure> {
+        match self.cache_directory(connect)? {
+            Some(store) => Ok(store),
+            None => connect.action_cache(self.graph.digest_function()),
+        }
+    }
+
+    fn cache_directory(&self, connect: &ConnectOptions) -> Result<Option<Arc<FileStore>>, Failure> {
+        match &self.project {
+            Some(project) if connect.is_empty() => {
+                Ok(Some(Arc::new(FileStore::open(project.configuration.cachedir.clone())?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The options, or, where they name nothing, the casd of a running BuildStream.
+    pub(crate) fn with_running_casd(&self, connect: &ConnectOptions) -> Result<ConnectOptions, Failure> {
+        let Some(project) = self.project.as_ref().filter(|_| connect.is_empty()) else { return Ok(connect.clone()) };
+        let cachedir = &project.configuration.cachedir;
+        let unreadable = |e: std::io::Error| Failure::new(format!("{} cannot be read", cachedir.display())).because(&e);
+        for entry in fs::read_dir(cachedir).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("casserver-") && name.ends_with(".sock") && UnixStream::connect(&path).is_ok() {
+                return Ok(ConnectOptions { server: Some(format!("unix:{}", path.display())), ..connect.clone() });
+            }
+        }
+        Err(Failure::new("nothing executes actions: no service is named, and no casd of BuildStream is running").hint(
+            format!(
+                "run it during `bst build`, or start one: buildbox-casd --bind=unix:casd.sock --buildbox-run=PATH {} \
+                 (then --server unix:casd.sock)",
+                cachedir.display()
+            ),
+        ))
+    }
+
+    /// Where records are: named by the graph, or by the refs of artifacts.
+    pub(crate) fn records(&self) -> Arc<dyn RecordIndex> {
+        match &self.project {
+            Some(project) => Arc::new(RefRecords::new(project.configuration.artifact_refs())),
+            None => Arc::new(GraphRecords),
+        }
+    }
+
+    /// What tells which actions ran: the graph, or what BuildStream and recc logged.
+    pub(crate) async fn subactions(
+        &self,
+        blobs: &Arc<dyn BlobStore>,
+        cache: &Arc<dyn ActionCache>,
+    ) -> Result<Arc<dyn SubactionSource>, Failure> {
+        let Some(project) = &self.project else { return Ok(Arc::new(ExplicitList)) };
+        let buildtrees = project.elements.iter().filter_map(|e| Some((e.name.clone(), e.buildtree?)));
+        let recc = Arc::new(ReccLogs::new(Arc::clone(blobs), buildtrees));
+        let graph = Arc::new(self.graph.clone());
+        let mut attributor =
+            Attributor::new(Arc::clone(&graph), Arc::clone(blobs)).with_action_cache(Arc::clone(cache));
+        for (element, error) in attributor.learn(&*recc).await {
+            tracing::warn!("{element}: the logs in its buildtree cannot be read: {error}");
+        }
+        let mut sessions = Vec::new();
+        for log in casd_logs(&project.configuration.logdir)? {
+            sessions.push(scan(&log)?.into_actions());
+        }
+        let casd = Arc::new(CasdLog::attribute(&mut attributor, &sessions).await?);
+        Ok(Arc::new(Combined::merge(&graph, &[recc, casd]).await))
+    }
+
+    /// Lets an element's artifact name its record.
+    pub(crate) fn attach(&self, element: &str, record: &Digest) -> Result<(), Failure> {
+        let Some(project) = &self.project else { return Ok(()) };
+        let Some(artifact) = project.element(element).and_then(|state| state.strong_artifact()) else {
+            return Err(Failure::new(format!("{element} has no artifact to attach the record to"))
+                .hint("build it first; records belong to built elements"));
+        };
+        let attached = project.configuration.artifact_refs().attach(&artifact, record);
+        attached.map(|_| ()).map_err(|e| Failure::new(format!("{element}: the record is not attached")).because(&e))
+    }
+}
+
+/// The logs of BuildStream's casd, the oldest one first.
+fn casd_logs(logdir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let folder = logdir.join("_casd");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Failure::new(format!("{} cannot be read", folder.display())).because(&e)),
+    };
+    let mut logs = Vec::new();
+    for entry in entries {
+        let unreadable = |e: std::io::Error| Failure::new(format!("{} cannot be read", folder.display())).because(&e);
+        let entry = entry.map_err(unreadable)?;
+        if entry.path().extension().is_some_and(|e| e == "log") {
+            logs.push((entry.metadata().and_then(|m| m.modified()).map_err(unreadable)?, entry.path()));
+        }
+    }
+    logs.sort();
+    Ok(logs.into_iter().map(|(_, path)| path).collect())
+}
+
+fn scan(log: &Path) -> Result<CasdLogScanner, Failure> {
+    let unreadable = |e: std::io::Error| Failure::new(format!("{} cannot be read", log.display())).because(&e);
+    let mut file = fs::File::open(log).map_err(unreadable)?;
+    let mut scanner = CasdLogScanner::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(unreadable)? {
+            0 => break,
+            read => scanner.advance(&buffer[..read]),
+        }
+    }
+    scanner.finish();
+    Ok(scanner)
+}
