@@ -1,6 +1,5 @@
 //! Where the elements come from: a graph file, or a BuildStream project.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -60,7 +59,7 @@ impl ProjectOptions {
             return Ok(Elements { place: file.display().to_string(), graph: read_graph(file)?, project: None });
         }
         progress.say("asking BuildStream about the project");
-        let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+        let path = std::env::var_os("PATH").unwrap_or_default();
         let installation = Installation::search(&path).map_err(|e| {
             Failure::new("BuildStream was not found")
                 .because(&e)

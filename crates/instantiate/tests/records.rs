@@ -208,3 +208,15 @@ async fn copies_stand_in_only_where_the_owner_has_no_record() {
     // The copies have no inputs, so they stay as they were, and the link with them.
     assert_eq!(app.actions[0].outcome, Outcome::Unchanged);
 }
+
+/// A claimed size is believed only so far: nothing is read for it.
+#[tokio::test]
+async fn a_record_of_an_absurd_size_is_not_read() {
+    let mut scene = edited().await;
+    let huge = reapi_proto::Digest::from_raw(reapi_proto::DigestFunction::Sha256, &[7; 32], 1 << 40).unwrap();
+    scene.element("app.bst").speculative_actions = Some(huge);
+    let report = scene.engine().run_static().await.unwrap();
+    let RecordReport::None(skip) = record_of(&report, "app.bst") else { panic!("{report:?}") };
+    assert_eq!(skip.kind, SkipKind::Malformed);
+    assert!(skip.reason.contains(&huge.to_string()), "{}", skip.reason);
+}

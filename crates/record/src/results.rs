@@ -75,10 +75,12 @@ pub(crate) async fn fetch_results(
         }
     }
     made.resize_with(candidates.len(), || Made::Unknown);
-    // A cache that has nothing of the element knows nothing of its build:
-    // absence then does not mean that the action failed.
-    if made.iter().all(|m| matches!(m, Made::Nothing | Made::Unknown)) {
-        made.fill_with(|| Made::Unknown);
+    // A cache that has nothing usable of the element knows nothing of its
+    // build: absence then does not mean that the action failed.
+    if !made.iter().any(|m| matches!(m, Made::Known { .. })) {
+        for nothing in made.iter_mut().filter(|m| matches!(m, Made::Nothing)) {
+            *nothing = Made::Unknown;
+        }
     }
     made
 }

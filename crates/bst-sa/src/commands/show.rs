@@ -88,7 +88,11 @@ async fn message(args: &ShowArgs) -> Result<Bytes, Failure> {
         (None, Some(name)) => {
             let found = args
                 .project
-                .elements(&[name.clone()], SourcePolicy::AsTheyAre, &Progress::new("looking at the elements"))
+                .elements(
+                    std::slice::from_ref(name),
+                    SourcePolicy::AsTheyAre,
+                    &Progress::new("looking at the elements"),
+                )
                 .await?;
             let record = found.get(name)?.speculative_actions.ok_or_else(|| {
                 Failure::new(format!("{name} has no record in {}", found.place))

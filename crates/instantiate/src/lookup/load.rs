@@ -87,6 +87,10 @@ fn open(
     lookup: Lookup,
     function: DigestFunction,
 ) -> Result<Chosen, Skip> {
+    if message.size_bytes() > MAX_MESSAGE_BYTES {
+        let reason = format!("the record {message} is larger than {MAX_MESSAGE_BYTES} bytes, the limit for a message");
+        return Err(Skip::new(SkipKind::Malformed, reason));
+    }
     let bytes = match messages.get(message) {
         Some(Ok(bytes)) => bytes,
         Some(Err(error)) => return Err(unreadable(error)),
@@ -124,9 +128,14 @@ fn unreadable(error: &Error) -> Skip {
 
 type Messages = FxHashMap<Digest, cas_client::Result<Bytes>>;
 
+/// The largest message that is read: a record of 5,000 actions has 3 MB, and
+/// its tables take some ten times that in memory.
+const MAX_MESSAGE_BYTES: u64 = 64 << 20;
+
 /// Reads blobs, each once. A failure of the whole request leaves its blobs out.
 async fn read(blobs: &dyn BlobStore, digests: impl Iterator<Item = Digest>) -> Messages {
-    let distinct: FxHashSet<Digest> = digests.filter(|d| d.function() == blobs.digest_function()).collect();
+    let readable = |d: &Digest| d.function() == blobs.digest_function() && d.size_bytes() <= MAX_MESSAGE_BYTES;
+    let distinct: FxHashSet<Digest> = digests.filter(readable).collect();
     let distinct: Vec<Digest> = distinct.into_iter().collect();
     if distinct.is_empty() {
         return Messages::default();

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use cas_client::testing::MockActionCache;
 use overlay::Mode;
 use overlay::graph::Element;
 use prost::Message;
@@ -5,7 +8,7 @@ use reapi_proto::raw;
 use reapi_proto::{Digest, DigestFunction, v2};
 
 use super::toy::*;
-use crate::{Budget, GenerateError, GenerateReport, SkipReason};
+use crate::{Budget, ExplicitList, GenerateError, GenerateReport, Generator, SkipReason};
 
 impl Project {
     fn action(&self, digest: &Digest) -> raw::Action {
@@ -107,6 +110,21 @@ async fn a_cache_that_knows_no_action_of_an_element_proves_nothing() {
     let record = p.toys.record(app);
     assert_eq!(origins(&record, &p.app_main, &format!("{APP}/main.c")), ["source main.c of app.bst"]);
     assert_eq!(record.actions[2].output_bytes, None);
+}
+
+/// Nor does one whose only answer is damaged.
+#[tokio::test]
+async fn a_damaged_result_does_not_speak_for_the_others() {
+    let p = Project::new().await;
+    let not_a_path = v2::OutputFile { path: "/absolute".into(), ..v2::OutputFile::default() };
+    let damaged = v2::ActionResult { output_files: vec![not_a_path], ..v2::ActionResult::default() };
+    let mut cache = MockActionCache::new();
+    let util = p.app_util;
+    cache.expect_fetch_action_result().returning(move |action| Ok((*action == util).then(|| damaged.clone())));
+    let store = Arc::new(p.toys.store.clone());
+    let generator = Generator::new(store, Arc::new(cache), Arc::new(ExplicitList));
+    let all = generator.generate(&p.graph, &["app.bst"]).await.unwrap();
+    assert_eq!((all.elements[0].actions, all.skips()), (2, [("unusable", 1)].into()));
 }
 
 #[tokio::test]
