@@ -320,7 +320,7 @@ async fn records_that_are_none_are_not_used() {
         (bench.put(hostile_record(|r| r.action_roots = vec![9])).await, "inconsistent"),
         (bench.put(hostile_record(|r| r.base_hashes = vec![1; 31].into())).await, "inconsistent"),
         (digest("absent"), "no longer in the store"),
-        (huge, "no longer in the store"),
+        (huge, "the limit for a message"),
         (damaged, "corrupt data"),
     ];
     for (record, says) in records {
