@@ -117,13 +117,11 @@ element's artifact.
 Examples:
   bst-sa generate app.bst
   bst-sa generate --graph graph.json --server unix:casd.sock app.bst
-  bst-sa generate --graph graph.json --server file:~/.cache/buildstream --out records --json")]
+  bst-sa generate --graph graph.json --server file:$HOME/.cache/buildstream --out records --json")]
 pub(crate) struct GenerateArgs {
-    /// Elements to record (default: every element of the graph with subactions)
+    /// Elements to record (default: every one of the graph with subactions, or every built one of the project)
     #[arg(value_name = "ELEMENT")]
     pub(crate) elements: Vec<String>,
-    #[command(flatten)]
-    pub(crate) project: ProjectOptions,
     /// How much to record
     #[arg(long, value_enum, default_value_t = ModeChoice::Full)]
     pub(crate) mode: ModeChoice,
@@ -135,6 +133,8 @@ pub(crate) struct GenerateArgs {
     pub(crate) reference_layout: bool,
     #[command(flatten)]
     pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) project: ProjectOptions,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
 }
@@ -148,12 +148,12 @@ pub(crate) struct InstantiateArgs {
     /// Elements to look at, with everything they build against (default: the whole graph)
     #[arg(value_name = "ELEMENT")]
     pub(crate) elements: Vec<String>,
-    #[command(flatten)]
-    pub(crate) project: ProjectOptions,
     #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
     pub(crate) lookup: LookupChoice,
     #[command(flatten)]
     pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) project: ProjectOptions,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
 }
@@ -167,8 +167,6 @@ pub(crate) struct PrimeArgs {
     /// Elements to prime, with everything they build against (default: the whole graph)
     #[arg(value_name = "ELEMENT")]
     pub(crate) elements: Vec<String>,
-    #[command(flatten)]
-    pub(crate) project: ProjectOptions,
     #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
     pub(crate) lookup: LookupChoice,
     /// Submit what is ready and return without waiting for results
@@ -192,6 +190,8 @@ pub(crate) struct PrimeArgs {
     #[command(flatten)]
     pub(crate) json: JsonOption,
     #[command(flatten)]
+    pub(crate) project: ProjectOptions,
+    #[command(flatten)]
     pub(crate) connect: ConnectOptions,
 }
 
@@ -212,13 +212,13 @@ pub(crate) struct ShowArgs {
     /// A message in storage
     #[arg(long, value_name = "HASH/SIZE")]
     pub(crate) digest: Option<String>,
-    #[command(flatten)]
-    pub(crate) project: ProjectOptions,
     /// Print a graph of origins and actions for Graphviz
     #[arg(long, conflicts_with = "json")]
     pub(crate) dot: bool,
     #[command(flatten)]
     pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) project: ProjectOptions,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
 }
