@@ -94,7 +94,7 @@ async fn an_answer_becomes_a_graph() {
 #[tokio::test]
 async fn a_digest_or_key_that_is_none_is_named() {
     for (from, to, named) in [
-        ("\"weak_key\": \"200f", "\"weak_key\": \"XXXX", "`weak_key` of base.bst"),
+        ("\"weak_key\": \"200f", "\"weak_key\": \"zzzz", "`weak_key` of base.bst"),
         ("\"files\": \"8eb6", "\"files\": \"8EB6", "`files` of base.bst"),
         ("\"ref_name\": \"demo/base", "\"ref_name\": \"demo/..", "`ref_name` of base.bst"),
     ] {
