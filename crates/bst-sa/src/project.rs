@@ -6,8 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use buildstream::daemon;
 use buildstream::introspect::SourcePolicy;
 use buildstream::records::RefRecords;
+use buildstream::refs::Attached;
 use buildstream::{Installation, Introspection, Invocation, Request, introspect};
 use cas_client::{ActionCache, BlobStore, FileStore};
 use clap::Args;
@@ -127,13 +129,11 @@ impl Elements {
     pub(crate) fn with_running_casd(&self, connect: &ConnectOptions) -> Result<ConnectOptions, Failure> {
         let Some(project) = self.project.as_ref().filter(|_| connect.is_empty()) else { return Ok(connect.clone()) };
         let cachedir = &project.configuration.cachedir;
-        let unreadable = |e: std::io::Error| Failure::new(format!("{} cannot be read", cachedir.display())).because(&e);
-        for entry in fs::read_dir(cachedir).map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with("casserver-") && name.ends_with(".sock") && UnixStream::connect(&path).is_ok() {
-                return Ok(ConnectOptions { server: Some(format!("unix:{}", path.display())), ..connect.clone() });
-            }
+        let unreadable = |e| Failure::new(format!("{} cannot be read", cachedir.display())).because(&e);
+        let sockets = daemon::sockets(cachedir).map_err(unreadable)?;
+        // One that was killed leaves its socket behind.
+        if let Some(path) = sockets.into_iter().find(|path| UnixStream::connect(path).is_ok()) {
+            return Ok(ConnectOptions { server: Some(format!("unix:{}", path.display())), ..connect.clone() });
         }
         Err(Failure::new("nothing executes actions: no service is named, and no casd of BuildStream is running").hint(
             format!(
@@ -168,7 +168,9 @@ impl Elements {
             tracing::warn!("{element}: the logs in its buildtree cannot be read: {error}");
         }
         let mut sessions = Vec::new();
-        for log in casd_logs(&project.configuration.logdir)? {
+        let logdir = &project.configuration.logdir;
+        let unreadable = |e| Failure::new(format!("the logs in {} cannot be read", logdir.display())).because(&e);
+        for log in daemon::logs(logdir).map_err(unreadable)? {
             sessions.push(scan(&log)?.into_actions());
         }
         let casd = Arc::new(CasdLog::attribute(&mut attributor, &sessions).await?);
@@ -183,28 +185,13 @@ impl Elements {
                 .hint("build it first; records belong to built elements"));
         };
         let attached = project.configuration.artifact_refs().attach(&artifact, record);
-        attached.map(|_| ()).map_err(|e| Failure::new(format!("{element}: the record is not attached")).because(&e))
-    }
-}
-
-/// The logs of BuildStream's casd, the oldest one first.
-fn casd_logs(logdir: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let folder = logdir.join("_casd");
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Failure::new(format!("{} cannot be read", folder.display())).because(&e)),
-    };
-    let mut logs = Vec::new();
-    for entry in entries {
-        let unreadable = |e: std::io::Error| Failure::new(format!("{} cannot be read", folder.display())).because(&e);
-        let entry = entry.map_err(unreadable)?;
-        if entry.path().extension().is_some_and(|e| e == "log") {
-            logs.push((entry.metadata().and_then(|m| m.modified()).map_err(unreadable)?, entry.path()));
+        let attached =
+            attached.map_err(|e| Failure::new(format!("{element}: the record is not attached")).because(&e))?;
+        if !matches!(attached.weak, Attached::Written | Attached::Unchanged) {
+            tracing::warn!("{element}: the record is attached under the strong key only: {:?}", attached.weak);
         }
+        Ok(())
     }
-    logs.sort();
-    Ok(logs.into_iter().map(|(_, path)| path).collect())
 }
 
 fn scan(log: &Path) -> Result<CasdLogScanner, Failure> {

@@ -1,6 +1,6 @@
-//! The casd that a running BuildStream uses.
+//! The casd that BuildStream runs: its sockets while it lives, its logs afterwards.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -15,25 +15,43 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// When the directory is there and cannot be read.
 pub fn sockets(cachedir: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(cachedir) {
+    let is_socket =
+        |name: &str, kind: FileType| name.starts_with("casserver-") && name.ends_with(".sock") && kind.is_socket();
+    let mut sockets = by_age(cachedir, is_socket)?;
+    sockets.reverse();
+    Ok(sockets)
+}
+
+/// The logs that casd wrote for `bst` commands, the oldest first: one per
+/// command, of which BuildStream keeps the last ten. `logdir` is that of the
+/// [`Configuration`](crate::Configuration). Blocks on the file system.
+///
+/// # Errors
+/// When the directory is there and cannot be read.
+pub fn logs(logdir: &Path) -> io::Result<Vec<PathBuf>> {
+    by_age(&logdir.join("_casd"), |name, kind| name.ends_with(".log") && kind.is_file())
+}
+
+/// The entries of a directory that are wanted, the oldest first; none where there is no directory.
+fn by_age(directory: &Path, wanted: impl Fn(&str, FileType) -> bool) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    let mut sockets = Vec::new();
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let name = entry.file_name();
-        let is_named = name.to_str().is_some_and(|name| name.starts_with("casserver-") && name.ends_with(".sock"));
-        if !is_named || !entry.file_type()?.is_socket() {
+        let kind = entry.file_type()?;
+        if !entry.file_name().to_str().is_some_and(|name| wanted(name, kind)) {
             continue;
         }
-        // Gone by now: its daemon has ended.
+        // Gone by now: its daemon has ended, or it was rotated away.
         let Ok(modified) = entry.metadata().and_then(|m| m.modified()) else { continue };
-        sockets.push((modified, entry.path()));
+        found.push((modified, entry.path()));
     }
-    sockets.sort_by(|a, b| b.cmp(a));
-    Ok(sockets.into_iter().map(|(_, path)| path).collect())
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
 #[cfg(test)]
@@ -52,5 +70,19 @@ mod tests {
         let _other = UnixListener::bind(path("other.sock")).unwrap();
         let _daemon = UnixListener::bind(path("casserver-abcd1234.sock")).unwrap();
         assert_eq!(sockets(cache.path()).unwrap(), [path("casserver-abcd1234.sock")]);
+    }
+
+    #[test]
+    fn logs_are_in_the_order_of_the_builds() {
+        let logdir = TempDir::new().unwrap();
+        assert_eq!(logs(logdir.path()).unwrap(), [""; 0].map(PathBuf::from));
+        let folder = logdir.path().join("_casd");
+        fs::create_dir(&folder).unwrap();
+        let start = std::time::SystemTime::UNIX_EPOCH;
+        for (age, name) in [(2, "a.log"), (1, "b.log"), (3, "c.txt")] {
+            let file = fs::File::create(folder.join(name)).unwrap();
+            file.set_modified(start + std::time::Duration::from_secs(age)).unwrap();
+        }
+        assert_eq!(logs(logdir.path()).unwrap(), [folder.join("b.log"), folder.join("a.log")]);
     }
 }

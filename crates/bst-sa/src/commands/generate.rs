@@ -56,9 +56,14 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<ExitCode, Failure> {
         .generate(graph, &names)
         .await
         .map_err(|e| Failure::usage("nothing was recorded").because(&e))?;
+    // One that cannot be attached does not take the others, or the report, with it.
+    let mut unattached = None;
     for element in &report.elements {
         let Some(digest) = &element.speculative_actions else { continue };
-        elements.attach(&element.name, digest)?;
+        if let Err(failure) = elements.attach(&element.name, digest) {
+            tracing::warn!("{failure}");
+            unattached.get_or_insert(failure);
+        }
         if let Some(directory) = &args.out {
             write_message(directory, &element.name, &blobs.read_blob(digest).await?)?;
         }
@@ -74,7 +79,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<ExitCode, Failure> {
             Err(Failure::from(error).hint("what is listed above with a digest was recorded; run it again for the rest"))
         }
         Some(error) => Err(error.into()),
-        None => Ok(ExitCode::SUCCESS),
+        None => unattached.map_or(Ok(ExitCode::SUCCESS), Err),
     }
 }
 
