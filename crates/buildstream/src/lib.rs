@@ -12,7 +12,9 @@
 //! - [`remote`]: records on artifact servers, pulled and pushed.
 //! - [`records`]: indexes of records, here and on servers, for the priming engine.
 //!
-//! - [`daemon`]: the casd of a running `bst`.
+//! - [`daemon`]: the casd of a running `bst`, or one of our own on its cache directory.
+//! - [`live`]: a build while it goes on: what is available, reached, built;
+//!   and what it came to, beside what priming did.
 //!
 //! Not here: a terminal, a command line, process exit, environment variables;
 //! running builds; recording and priming as such (`reapi-record`, `instantiate`);
@@ -45,6 +47,7 @@ pub mod daemon;
 mod installation;
 pub mod introspect;
 mod invocation;
+pub mod live;
 pub mod names;
 mod project;
 pub mod records;

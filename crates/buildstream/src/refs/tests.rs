@@ -23,6 +23,10 @@ impl Cache {
         Self { folder: TempDir::new().unwrap() }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn refs(&self) -> ArtifactRefs {
         ArtifactRefs::of_cache(self.folder.path())
     }

@@ -58,6 +58,8 @@ pub struct Attributor {
     /// Rows of [`Graph::elements`] by the name that the element has in its own project.
     by_name: FxHashMap<String, Vec<usize>>,
     listed: FxHashMap<Digest, Vec<usize>>,
+    /// What was placed for certain: nothing that is learned later changes it.
+    certain: FxHashMap<Digest, Placement>,
     /// Where placed actions put their outputs, by content.
     outputs: FxHashMap<Digest, Vec<(Vec<u8>, usize)>>,
 }
@@ -70,8 +72,21 @@ impl Attributor {
         for (row, element) in graph.elements().enumerate() {
             by_name.entry(local_name(element).to_owned()).or_default().push(row);
         }
-        let (listed, outputs) = (FxHashMap::default(), FxHashMap::default());
-        Self { graph, blobs, cache: None, budget: Budget::default(), by_name, listed, outputs }
+        let (listed, certain, outputs) = (FxHashMap::default(), FxHashMap::default(), FxHashMap::default());
+        Self { graph, blobs, cache: None, budget: Budget::default(), by_name, listed, certain, outputs }
+    }
+
+    /// Goes on with another state of the same elements: their sources and
+    /// artifacts may differ, while what was placed stays where it is. With
+    /// other elements it begins anew.
+    pub fn set_graph(&mut self, graph: Arc<Graph>) {
+        let names = |graph: &Graph| graph.elements().map(|element| element.name.clone()).collect::<Vec<_>>();
+        if names(&graph) == names(&self.graph) {
+            self.graph = graph;
+            return;
+        }
+        let fresh = Self::new(graph, Arc::clone(&self.blobs)).with_budget(self.budget.clone());
+        *self = Self { cache: self.cache.take(), ..fresh };
     }
 
     /// Asks `cache` for the outputs of actions that no working directory
@@ -120,7 +135,8 @@ impl Attributor {
     /// order, one for each distinct action.
     ///
     /// What is placed is remembered as evidence for the actions of later
-    /// calls. Actions and Commands are read in batches; input trees, results
+    /// calls, and what a working directory places costs nothing when it is
+    /// asked for again. Actions and Commands are read in batches; input trees, results
     /// and sources only where working directory and listings say nothing.
     ///
     /// # Errors
@@ -128,15 +144,16 @@ impl Attributor {
     pub async fn place(&mut self, actions: &[Digest]) -> Result<Vec<(Digest, Placement)>> {
         let mut seen = FxHashSet::default();
         let distinct: Vec<Digest> = actions.iter().filter(|action| seen.insert(**action)).copied().collect();
-        let mut placed = Vec::with_capacity(distinct.len());
-        for chunk in distinct.chunks(CHUNK) {
-            let mut placements = self.place_chunk(chunk).await?;
-            placed.extend(chunk.iter().map(|action| {
-                let unread = || Placement::Unusable(crate::messages::unanswered(*action));
-                (*action, placements.remove(action).unwrap_or_else(unread))
-            }));
+        let open: Vec<Digest> = distinct.iter().filter(|action| !self.certain.contains_key(*action)).copied().collect();
+        let mut placements = FxHashMap::default();
+        for chunk in open.chunks(CHUNK) {
+            placements.extend(self.place_chunk(chunk).await?);
         }
-        Ok(placed)
+        let placed = distinct.into_iter().map(|action| {
+            let placement = placements.remove(&action).or_else(|| self.certain.get(&action).cloned());
+            (action, placement.unwrap_or_else(|| Placement::Unusable(crate::messages::unanswered(action))))
+        });
+        Ok(placed.collect())
     }
 
     async fn place_chunk(&mut self, actions: &[Digest]) -> Result<FxHashMap<Digest, Placement>> {
@@ -156,7 +173,9 @@ impl Attributor {
             };
             if certain {
                 let decision = decide(&Facts { directory, listed, scores: Vec::new() });
-                placements.insert(action, self.placement(decision));
+                let placement = self.placement(decision);
+                self.certain.insert(action, placement.clone());
+                placements.insert(action, placement);
             } else {
                 silent.push((candidate, directory));
             }

@@ -1,22 +1,32 @@
-//! The casd that BuildStream runs: its sockets while it lives, its logs afterwards.
+//! The casd that BuildStream runs (its sockets while it lives, its logs
+//! afterwards), and one of our own on the same cache directory.
+
+mod own;
+mod socket;
 
 use std::fs::{self, FileType};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+pub use own::{OwnDaemon, StartError};
+pub use socket::Socket;
+
+/// Whether a file of this name in a cache directory is the socket of a daemon.
+pub(crate) fn is_socket_name(name: &str) -> bool {
+    name.starts_with("casserver-") && name.ends_with(".sock")
+}
+
 /// The sockets of the daemons of running `bst` commands in this cache
 /// directory, the youngest first; each serves everything that casd serves.
 ///
-/// One that was killed leaves its socket behind, so connecting decides. A
-/// socket's path may be longer than an address can be (107 bytes): BuildStream
-/// itself reaches it through a link with a short name. Blocks on the file system.
+/// One that was killed leaves its socket behind, so connecting decides (with
+/// the path of [`Socket::reach`]). Blocks on the file system.
 ///
 /// # Errors
 /// When the directory is there and cannot be read.
 pub fn sockets(cachedir: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_socket =
-        |name: &str, kind: FileType| name.starts_with("casserver-") && name.ends_with(".sock") && kind.is_socket();
+    let is_socket = |name: &str, kind: FileType| is_socket_name(name) && kind.is_socket();
     let mut sockets = by_age(cachedir, is_socket)?;
     sockets.reverse();
     Ok(sockets)

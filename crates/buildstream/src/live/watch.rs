@@ -1,0 +1,325 @@
+//! Files that appear while BuildStream builds.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use notify::event::{ModifyKind, RenameMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::Configuration;
+use crate::daemon::is_socket_name;
+use crate::names::{ArtifactName, CacheKey, ElementRef};
+
+/// The folder of casd's logs, below the folder of logs.
+const DAEMON_LOGS: &str = "_casd";
+
+/// Something that BuildStream has just written. The same may be reported again.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Sighting {
+    /// A casd listens here, or is about to.
+    Daemon(PathBuf),
+    /// A casd writes its log here.
+    DaemonLog(PathBuf),
+    /// The sources of this key were staged.
+    Sources(CacheKey),
+    /// The build of an element has started: its log is there.
+    Started(ElementRef),
+    /// An artifact was stored under this name.
+    Artifact(ArtifactName),
+}
+
+/// Why nothing can be watched.
+#[derive(Debug, thiserror::Error)]
+#[error("changes of files are not reported on this machine")]
+pub struct WatchError(#[source] notify::Error);
+
+/// Reports what BuildStream writes for some elements, by file notification.
+///
+/// Only the directories that matter are watched: the cache directory itself,
+/// the refs and logs of these elements, and the refs of sources. A directory
+/// that is made later is watched from then on, and what it has by then is
+/// reported; nothing is looked at over and over. One that cannot be watched
+/// (the system allows only so many) is logged and goes unreported.
+#[derive(Debug)]
+pub struct Watcher {
+    notifier: RecommendedWatcher,
+    notes: UnboundedReceiver<notify::Result<notify::Event>>,
+    elements: BTreeMap<String, BTreeSet<String>>,
+    /// Files older than this are no news.
+    since: SystemTime,
+    places: BTreeMap<PathBuf, Place>,
+    roots: Vec<(PathBuf, Place)>,
+    seen: VecDeque<Sighting>,
+}
+
+/// What is to be found in a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Place {
+    /// Sockets of daemons.
+    Cache,
+    /// Refs, by project.
+    Refs,
+    /// Refs of a project, by element.
+    ProjectRefs(String),
+    /// Refs of an element, by key.
+    ElementRefs(ElementRef),
+    /// Refs of sources, by key.
+    Sources,
+    /// Logs, by project.
+    Logs,
+    /// Logs of a project, by element.
+    ProjectLogs(String),
+    /// Logs of an element, by key and task.
+    ElementLogs(ElementRef),
+    /// Logs of casd.
+    DaemonLogs,
+}
+
+impl Watcher {
+    /// Watches what BuildStream writes for `elements`, from the moment
+    /// `since` on. Directories that are not there yet are made, as
+    /// BuildStream would. Blocks on the file system.
+    ///
+    /// # Errors
+    /// Where the system has no file notification to offer.
+    pub fn start(
+        configuration: &Configuration,
+        elements: impl IntoIterator<Item = ElementRef>,
+        since: SystemTime,
+    ) -> Result<Self, WatchError> {
+        let (sender, notes) = unbounded_channel();
+        // Nobody listens any more: the watcher is being dropped.
+        let note = move |note| drop(sender.send(note));
+        let notifier = notify::recommended_watcher(note).map_err(WatchError)?;
+        let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for element in elements {
+            names.entry(element.project().to_owned()).or_default().insert(element.name().to_owned());
+        }
+        let roots = vec![
+            (configuration.cachedir.clone(), Place::Cache),
+            (configuration.artifact_refs.clone(), Place::Refs),
+            (configuration.element_sources.clone(), Place::Sources),
+            (configuration.logdir.clone(), Place::Logs),
+            (configuration.logdir.join(DAEMON_LOGS), Place::DaemonLogs),
+        ];
+        let (places, seen) = (BTreeMap::new(), VecDeque::new());
+        let mut watcher = Self { notifier, notes, elements: names, since, places, roots, seen };
+        for (directory, place) in watcher.roots.clone() {
+            if let Err(error) = fs::create_dir_all(&directory) {
+                tracing::warn!(directory = %directory.display(), %error, "not there, and cannot be made");
+            }
+            watcher.enter(&directory, place);
+        }
+        Ok(watcher)
+    }
+
+    /// The next sighting. Dropping the future loses none.
+    ///
+    /// `None` when the system reports nothing any more.
+    pub async fn next(&mut self) -> Option<Sighting> {
+        loop {
+            if let Some(sighting) = self.seen.pop_front() {
+                return Some(sighting);
+            }
+            let note = self.notes.recv().await?;
+            self.take(note);
+        }
+    }
+
+    /// What is known by now: takes in all that was reported, and looks through
+    /// all directories once more. For the end of a build, where an artifact is not to be missed. Blocks.
+    pub fn rest(&mut self) -> Vec<Sighting> {
+        while let Ok(note) = self.notes.try_recv() {
+            self.take(note);
+        }
+        self.look_again();
+        self.seen.drain(..).collect()
+    }
+
+    fn look_again(&mut self) {
+        for (directory, place) in self.roots.clone() {
+            self.list(&directory, &place);
+        }
+        for (directory, place) in self.places.clone() {
+            self.list(&directory, &place);
+        }
+    }
+
+    fn take(&mut self, note: notify::Result<notify::Event>) {
+        let note = match note {
+            Ok(note) => note,
+            Err(error) => {
+                tracing::warn!(%error, "changes of files may go unreported");
+                return;
+            }
+        };
+        if note.need_rescan() {
+            tracing::info!("changes of files were lost; looking through all directories");
+            self.look_again();
+        }
+        let appeared = match note.kind {
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => &note.paths[..],
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => note.paths.get(1..).unwrap_or_default(),
+            _ => &[],
+        };
+        for path in appeared {
+            let Some(place) = path.parent().and_then(|parent| self.places.get(parent)) else { continue };
+            let place = place.clone();
+            self.look_at(path, &place);
+        }
+    }
+
+    /// Watches a directory, and looks at what it has: in this order, so that nothing is missed in between.
+    fn enter(&mut self, directory: &Path, place: Place) {
+        if self.places.contains_key(directory) {
+            return;
+        }
+        if let Err(error) = self.notifier.watch(directory, RecursiveMode::NonRecursive) {
+            tracing::warn!(directory = %directory.display(), %error, "cannot be watched; what the build does there goes unnoticed");
+            return;
+        }
+        self.places.insert(directory.to_owned(), place.clone());
+        self.list(directory, &place);
+    }
+
+    fn list(&mut self, directory: &Path, place: &Place) {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                tracing::warn!(directory = %directory.display(), %error, "cannot be listed");
+                return;
+            }
+        };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.is_dir() || is_news(&path, self.since) {
+                self.look_at(&path, place);
+            }
+        }
+    }
+
+    /// Understands one entry of a place.
+    fn look_at(&mut self, path: &Path, place: &Place) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+        let wanted = |project: &str, name: &str| self.elements.get(project).is_some_and(|names| names.contains(name));
+        let below = match place {
+            Place::Refs if self.elements.contains_key(name) => Place::ProjectRefs(name.to_owned()),
+            Place::Logs if name == DAEMON_LOGS => Place::DaemonLogs,
+            Place::Logs if self.elements.contains_key(name) => Place::ProjectLogs(name.to_owned()),
+            Place::ProjectRefs(project) if wanted(project, name) => {
+                let Ok(element) = ElementRef::new(project, name) else { return };
+                Place::ElementRefs(element)
+            }
+            Place::ProjectLogs(project) if wanted(project, name) => {
+                let Ok(element) = ElementRef::new(project, name) else { return };
+                Place::ElementLogs(element)
+            }
+            _ => return self.seen.extend(sighting(path, name, place)),
+        };
+        self.enter(path, below);
+    }
+}
+
+fn sighting(path: &Path, name: &str, place: &Place) -> Option<Sighting> {
+    match place {
+        Place::Cache if is_socket_name(name) => Some(Sighting::Daemon(path.to_owned())),
+        Place::DaemonLogs if name.ends_with(".log") => Some(Sighting::DaemonLog(path.to_owned())),
+        Place::Sources => Some(Sighting::Sources(name.parse().ok()?)),
+        Place::ElementRefs(element) => Some(Sighting::Artifact(element.artifact(name.parse().ok()?))),
+        // KEY-TASK.TIME.log
+        Place::ElementLogs(element) => {
+            let task = name.strip_suffix(".log")?.split('.').next()?.rsplit('-').next()?;
+            (task == "build").then(|| Sighting::Started(element.clone()))
+        }
+        _ => None,
+    }
+}
+
+fn is_news(path: &Path, since: SystemTime) -> bool {
+    fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).is_ok_and(|modified| modified >= since)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::project::tests::configuration;
+    use crate::refs::tests::{element, key};
+
+    /// Waits for exactly these, in any order; the same may come again.
+    async fn expect(watcher: &mut Watcher, expected: &[Sighting]) {
+        let mut found = BTreeSet::new();
+        let expected: BTreeSet<Sighting> = expected.iter().cloned().collect();
+        while found != expected {
+            let next = tokio::time::timeout(Duration::from_secs(20), watcher.next()).await;
+            let next = next.unwrap_or_else(|_| panic!("only {found:?} of {expected:?}")).unwrap();
+            assert!(expected.contains(&next), "{next:?}");
+            found.insert(next);
+        }
+    }
+
+    fn write(path: impl AsRef<Path>) {
+        fs::create_dir_all(path.as_ref().parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_buildstream_writes_is_seen() {
+        let home = TempDir::new().unwrap();
+        let cachedir = home.path().join("cache");
+        let configuration = configuration(&cachedir);
+        let before = [key('1'), key('2')].map(|key| configuration.artifact_refs.join(format!("demo/app/{key}")));
+        before.each_ref().map(write);
+        for path in before {
+            fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }
+        let start = SystemTime::now() - Duration::from_secs(3);
+        let sub = element("sub/lib.bst");
+        let mut watcher = Watcher::start(&configuration, [element("app.bst"), sub.clone()], start).unwrap();
+
+        write(cachedir.join("casserver-abcd.sock"));
+        write(cachedir.join("other"));
+        expect(&mut watcher, &[Sighting::Daemon(cachedir.join("casserver-abcd.sock"))]).await;
+
+        let log = configuration.logdir.join("_casd/1.5.log");
+        write(&log);
+        expect(&mut watcher, &[Sighting::DaemonLog(log)]).await;
+
+        write(configuration.element_sources.join(key('3').to_string()));
+        write(configuration.element_sources.join("tmp-file"));
+        expect(&mut watcher, &[Sighting::Sources(key('3'))]).await;
+
+        // Directories and files at once, in one that is not there yet; other tasks and elements do not count.
+        write(configuration.logdir.join("demo/other/1234abcd-build.20261127-000000.log"));
+        write(configuration.logdir.join("demo/sub-lib/1234abcd-fetch.20261127-000000.log"));
+        write(configuration.logdir.join("demo/sub-lib/1234abcd-build.20261127-000000.log"));
+        expect(&mut watcher, &[Sighting::Started(sub)]).await;
+
+        // As BuildStream does it: another file takes the name.
+        let path = configuration.artifact_refs.join(format!("demo/app/{}", key('4')));
+        write(path.with_extension("tmp"));
+        fs::rename(path.with_extension("tmp"), &path).unwrap();
+        let artifact = Sighting::Artifact(element("app.bst").artifact(key('4')));
+        expect(&mut watcher, std::slice::from_ref(&artifact)).await;
+        assert!(watcher.rest().contains(&artifact), "and again, when asked for all");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_watched_is_left_out() {
+        let home = TempDir::new().unwrap();
+        write(home.path().join("file"));
+        let configuration =
+            Configuration { logdir: home.path().join("file/logs"), ..configuration(&home.path().join("cache")) };
+        let mut watcher = Watcher::start(&configuration, [element("app.bst")], SystemTime::now()).unwrap();
+        let sources = configuration.element_sources.join(key('1').to_string());
+        write(&sources);
+        expect(&mut watcher, &[Sighting::Sources(key('1'))]).await;
+    }
+}
