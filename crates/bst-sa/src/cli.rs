@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::connect::ConnectOptions;
-use crate::project::ProjectOptions;
+use crate::project::{BuildStreamOptions, ProjectOptions};
 
 /// Speculative actions for Remote Execution: run what the next build will ask for before it asks.
 #[derive(Parser, Debug)]
@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   bst-sa demo
+  bst-sa build app.bst
   bst-sa generate --graph graph.json --server unix:casd.sock app.bst
   bst-sa instantiate --graph next.json --server unix:casd.sock app.bst
   bst-sa prime --graph next.json --server unix:casd.sock app.bst
@@ -31,6 +32,8 @@ Exit status: 0 done, 1 failed, 2 wrong usage.";
 pub(crate) enum Command {
     /// The whole loop on an embedded server with this machine's C compiler
     Demo(DemoArgs),
+    /// Build elements of a BuildStream project with `bst`, primed by the record of the last build
+    Build(BuildArgs),
     /// After a build: record where the inputs of its actions came from, and store that
     Generate(GenerateArgs),
     /// Before a build: show what the recorded actions have become; execute nothing
@@ -106,6 +109,43 @@ pub(crate) enum ModeChoice {
     IntraElement,
     /// Also outputs of other elements' actions
     Full,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Runs `bst build` in this terminal. While it runs, the actions that the last
+builds recorded are adapted to what has changed and executed ahead of it, and
+every element that it builds is recorded. The exit status is that of `bst`:
+whatever goes wrong beside the build is reported and left out.
+
+A primed hit is an action that the build found in the action cache because it
+had been executed ahead; a direct hit was there anyway.
+
+Examples:
+  bst-sa build app.bst
+  bst-sa build app.bst -- --on-error continue --builders 8
+  bst-sa build --config my.conf --option arch x86_64 app.bst --json")]
+pub(crate) struct BuildArgs {
+    /// Elements to build
+    #[arg(value_name = "ELEMENT", required = true)]
+    pub(crate) elements: Vec<String>,
+    /// How much to record; `none` primes nothing either
+    #[arg(long, value_enum, default_value_t = ModeChoice::Full)]
+    pub(crate) mode: ModeChoice,
+    #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
+    pub(crate) lookup: LookupChoice,
+    /// Executions ahead of the build at once (default: as many as processors, or 64 with remote execution)
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) project: BuildStreamOptions,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+    /// Further global options of bst
+    #[arg(last = true, value_name = "BST-OPTIONS", allow_hyphen_values = true)]
+    pub(crate) bst_options: Vec<String>,
 }
 
 #[derive(Args, Debug)]

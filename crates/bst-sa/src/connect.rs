@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_client::grpc::{Endpoint, GrpcClient, GrpcConfig};
+use buildstream::Remote;
+use cas_client::grpc::{Access, Endpoint, GrpcClient, GrpcConfig};
 use cas_client::{ActionCache, BlobStore, Execution, FileStore};
 use clap::Args;
+use instantiate::Services;
 use reapi_proto::DigestFunction;
 
 use crate::failure::Failure;
@@ -74,6 +76,15 @@ impl ConnectOptions {
         }
     }
 
+    /// All three, for priming.
+    pub(crate) fn services(&self, function: DigestFunction) -> Result<Services, Failure> {
+        Ok(Services {
+            blobs: self.blobs(function)?,
+            cache: self.action_cache(function)?,
+            execution: Some(self.execution(function)?),
+        })
+    }
+
     /// What an option's URL, or that of --server, leads to.
     pub(crate) fn place(&self, option: &str, own: Option<&str>, function: DigestFunction) -> Result<Place, Failure> {
         let url = own.or(self.server.as_deref()).ok_or_else(|| {
@@ -99,13 +110,25 @@ impl ConnectOptions {
         }
         let endpoint: Endpoint =
             url.parse().map_err(|e: cas_client::grpc::EndpointError| Failure::usage(e.to_string()))?;
-        let config = GrpcConfig {
-            instance_name: self.instance.clone(),
-            digest_function: function,
-            tool_name: "bst-sa".to_owned(),
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..GrpcConfig::new(endpoint)
-        };
+        let config = GrpcConfig { instance_name: self.instance.clone(), digest_function: function, ..config(endpoint) };
         Ok(Place::Service(GrpcClient::new(config)?))
     }
+}
+
+/// What every connection of this program has in common.
+pub(crate) fn config(endpoint: Endpoint) -> GrpcConfig {
+    GrpcConfig {
+        tool_name: "bst-sa".to_owned(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..GrpcConfig::new(endpoint)
+    }
+}
+
+/// A service that BuildStream's configuration names.
+pub(crate) fn remote(remote: &Remote, function: DigestFunction, access: Access) -> Result<GrpcClient, Failure> {
+    let endpoint: Endpoint =
+        remote.url.parse().map_err(|e: cas_client::grpc::EndpointError| Failure::new(e.to_string()))?;
+    let config =
+        GrpcConfig { instance_name: remote.instance.clone(), digest_function: function, access, ..config(endpoint) };
+    Ok(GrpcClient::new(config)?)
 }

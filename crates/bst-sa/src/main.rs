@@ -15,13 +15,14 @@ mod graph;
 mod output;
 mod progress;
 mod project;
+mod services;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -33,7 +34,11 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(|e| Failure::new("the runtime cannot be started").because(&e))
-        .and_then(|runtime| runtime.block_on(interruptible(commands::run(cli.command))));
+        .and_then(|runtime| match cli.command {
+            // It decides itself what an interrupt means for the build that it has started.
+            command @ Command::Build(_) => runtime.block_on(commands::run(command)),
+            command => runtime.block_on(interruptible(commands::run(command))),
+        });
     match outcome {
         Ok(code) => code,
         Err(failure) => {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use crate::connect::ConnectOptions;
 use crate::failure::Failure;
 use crate::graph::read_graph;
 use crate::progress::Progress;
+use crate::services::{self, Prepared, Record};
 
 /// Which elements there are, and where to ask.
 #[derive(Args, Debug, Clone)]
@@ -30,6 +30,14 @@ pub(crate) struct ProjectOptions {
     /// The elements and their state, as JSON (see docs/graph.md), instead of a BuildStream project
     #[arg(long, value_name = "FILE", conflicts_with_all = ["project_dir", "config", "option"])]
     pub(crate) graph: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) buildstream: BuildStreamOptions,
+}
+
+/// Which BuildStream project, and how to look at it.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Project")]
+pub(crate) struct BuildStreamOptions {
     /// Directory of the BuildStream project, or one below it
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) project_dir: PathBuf,
@@ -49,6 +57,17 @@ pub(crate) struct Elements {
     pub(crate) project: Option<Introspection>,
 }
 
+impl BuildStreamOptions {
+    /// The project's options in the form that BuildStream takes them.
+    pub(crate) fn invocation(&self) -> Invocation {
+        Invocation {
+            config: self.config.clone(),
+            options: self.option.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
+            ..Invocation::new(&self.project_dir)
+        }
+    }
+}
+
 impl ProjectOptions {
     /// Reads the graph file, or asks BuildStream about `elements`.
     pub(crate) async fn elements(
@@ -60,28 +79,7 @@ impl ProjectOptions {
         if let Some(file) = &self.graph {
             return Ok(Elements { place: file.display().to_string(), graph: read_graph(file)?, project: None });
         }
-        progress.say("asking BuildStream about the project");
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let installation = Installation::search(&path).map_err(|e| {
-            Failure::new("BuildStream was not found")
-                .because(&e)
-                .hint("install it (the Python package buildstream), or describe the elements with --graph FILE")
-        })?;
-        let invocation = Invocation {
-            config: self.config.clone(),
-            options: self.option.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
-            ..Invocation::new(&self.project_dir)
-        };
-        let project = introspect(&installation, &Request { sources, ..Request::new(invocation, elements) })
-            .await
-            .map_err(|e| {
-                Failure::new(format!("BuildStream could not say what {} consists of", self.project_dir.display()))
-                    .because(&e)
-                    .hint("`bst show` in the same directory, with the same options, should work")
-            })?;
-        for warning in &project.warnings {
-            tracing::warn!("{warning}");
-        }
+        let project = ask(&installation()?, self.buildstream.invocation(), elements, sources, progress).await?;
         let mut elements = project.to_elements();
         RefRecords::new(project.configuration.artifact_refs()).annotate(&mut elements);
         let graph = Graph::new(reapi_proto::DigestFunction::Sha256, elements)
@@ -89,6 +87,38 @@ impl ProjectOptions {
         let place = format!("project {} in {}", project.project.name, project.project.directory.display());
         Ok(Elements { place, graph, project: Some(project) })
     }
+}
+
+/// BuildStream, as the search path has it.
+pub(crate) fn installation() -> Result<Installation, Failure> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Installation::search(&path).map_err(|e| {
+        Failure::new("BuildStream was not found")
+            .because(&e)
+            .hint("install it (the Python package buildstream), or describe the elements with --graph FILE")
+    })
+}
+
+/// Asks BuildStream about `elements` and everything that they need.
+pub(crate) async fn ask(
+    installation: &Installation,
+    invocation: Invocation,
+    elements: &[String],
+    sources: SourcePolicy,
+    progress: &Progress,
+) -> Result<Introspection, Failure> {
+    progress.say("asking BuildStream about the project");
+    let directory = invocation.directory.clone();
+    let project =
+        introspect(installation, &Request { sources, ..Request::new(invocation, elements) }).await.map_err(|e| {
+            Failure::new(format!("BuildStream could not say what {} consists of", directory.display()))
+                .because(&e)
+                .hint("`bst show` in the same directory, with the same options, should work")
+        })?;
+    for warning in &project.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(project)
 }
 
 impl Elements {
@@ -125,29 +155,23 @@ impl Elements {
         }
     }
 
-    /// The options, or, where they name nothing, the casd of a running BuildStream.
-    pub(crate) fn with_running_casd(&self, connect: &ConnectOptions) -> Result<ConnectOptions, Failure> {
-        let Some(project) = self.project.as_ref().filter(|_| connect.is_empty()) else { return Ok(connect.clone()) };
-        let cachedir = &project.configuration.cachedir;
-        let unreadable = |e| Failure::new(format!("{} cannot be read", cachedir.display())).because(&e);
-        let sockets = daemon::sockets(cachedir).map_err(unreadable)?;
-        // One that was killed leaves its socket behind.
-        if let Some(path) = sockets.into_iter().find(|path| UnixStream::connect(path).is_ok()) {
-            return Ok(ConnectOptions { server: Some(format!("unix:{}", path.display())), ..connect.clone() });
+    /// What priming goes through: as the options say, else as BuildStream's configuration says.
+    pub(crate) async fn priming(&self, connect: &ConnectOptions, jobs: usize) -> Result<Prepared, Failure> {
+        let function = self.graph.digest_function();
+        let Some(project) = self.project.as_ref().filter(|_| connect.is_empty()) else {
+            return Ok(Prepared { services: connect.services(function)?, daemon: None });
+        };
+        if let Some(services) = services::remote(&project.configuration)? {
+            return Ok(Prepared { services, daemon: None });
         }
-        Err(Failure::new("nothing executes actions: no service is named, and no casd of BuildStream is running").hint(
-            format!(
-                "run it during `bst build`, or start one: buildbox-casd --bind=unix:casd.sock --buildbox-run=PATH {} \
-                 (then --server unix:casd.sock)",
-                cachedir.display()
-            ),
-        ))
+        services::local(&project.configuration, jobs).await
     }
 
-    /// Where records are: named by the graph, or by the refs of artifacts.
-    pub(crate) fn records(&self) -> Arc<dyn RecordIndex> {
+    /// Where records are: named by the graph, or by the refs of artifacts
+    /// here and, for priming, on the artifact servers. From there they are copied to `blobs`.
+    pub(crate) fn records(&self, blobs: Option<&Arc<dyn BlobStore>>) -> Arc<dyn RecordIndex> {
         match &self.project {
-            Some(project) => Arc::new(RefRecords::new(project.configuration.artifact_refs())),
+            Some(project) => services::records(project, blobs),
             None => Arc::new(GraphRecords),
         }
     }
@@ -177,6 +201,17 @@ impl Elements {
         Ok(Arc::new(Combined::merge(&graph, &[recc, casd]).await))
     }
 
+    /// Takes records to the artifact servers that BuildStream pushes to.
+    pub(crate) async fn push(&self, blobs: &Arc<dyn BlobStore>, records: &[(String, Digest)]) {
+        let Some(project) = &self.project else { return };
+        let artifact = |(element, record): &(String, Digest)| {
+            let state = project.element(element)?;
+            Some(Record { project: state.project.clone(), artifact: state.strong_artifact()?, message: *record })
+        };
+        let records: Vec<Record> = records.iter().filter_map(artifact).collect();
+        services::push(project, blobs, &records).await;
+    }
+
     /// Lets an element's artifact name its record.
     pub(crate) fn attach(&self, element: &str, record: &Digest) -> Result<(), Failure> {
         let Some(project) = &self.project else { return Ok(()) };
@@ -194,7 +229,8 @@ impl Elements {
     }
 }
 
-fn scan(log: &Path) -> Result<CasdLogScanner, Failure> {
+/// The actions in a log of casd that is complete.
+pub(crate) fn scan(log: &Path) -> Result<CasdLogScanner, Failure> {
     let unreadable = |e: std::io::Error| Failure::new(format!("{} cannot be read", log.display())).because(&e);
     let mut file = fs::File::open(log).map_err(unreadable)?;
     let mut scanner = CasdLogScanner::new();

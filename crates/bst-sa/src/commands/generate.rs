@@ -58,16 +58,21 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::usage("nothing was recorded").because(&e))?;
     // One that cannot be attached does not take the others, or the report, with it.
     let mut unattached = None;
+    let mut attached = Vec::new();
     for element in &report.elements {
         let Some(digest) = &element.speculative_actions else { continue };
-        if let Err(failure) = elements.attach(&element.name, digest) {
-            tracing::warn!("{failure}");
-            unattached.get_or_insert(failure);
+        match elements.attach(&element.name, digest) {
+            Ok(()) => attached.push((element.name.clone(), *digest)),
+            Err(failure) => {
+                tracing::warn!("{failure}");
+                unattached.get_or_insert(failure);
+            }
         }
         if let Some(directory) = &args.out {
             write_message(directory, &element.name, &blobs.read_blob(digest).await?)?;
         }
     }
+    elements.push(&blobs, &attached).await;
     drop(progress);
     if args.json.json {
         output::print_json(&Json { elements: report.elements.iter().map(json).collect() })?;
@@ -96,7 +101,7 @@ fn wanted(named: &[String], elements: &Elements) -> Vec<String> {
     elements.graph.elements().filter(has_something).map(|e| e.name.clone()).collect()
 }
 
-fn mode(choice: ModeChoice) -> Mode {
+pub(crate) fn mode(choice: ModeChoice) -> Mode {
     match choice {
         ModeChoice::None => Mode::None,
         ModeChoice::PrimeOnly => Mode::PrimeOnly,

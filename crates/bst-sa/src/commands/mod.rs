@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod build;
 mod demo;
 mod doctor;
 mod exec;
@@ -18,6 +19,7 @@ use crate::output;
 
 pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Build(args) => build::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Instantiate(args) => prime::instantiate(args).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use buildstream::introspect::SourcePolicy;
 use instantiate::{
-    Budget, Completion, Engine, ExecutionReport, Lookup, Options, Outcome, RecordReport, Report, Services,
+    Budget, Completion, Engine, ExecutionReport, Lookup, Options, Outcome, RecordIndex, RecordReport, Report, Services,
 };
 use serde_json::{Map, Value, json};
 
@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::progress::Progress;
 use crate::project::Elements;
+use crate::services::{self, Prepared};
 
 /// What is reported besides outcomes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,23 +30,19 @@ pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failu
         args.project.elements(&args.elements, SourcePolicy::Stage, &Progress::new("looking at the elements")).await?;
     let services = Services::dry_run(elements.blobs(&args.connect)?, elements.action_cache(&args.connect)?);
     let options = Options { lookup: lookup(args.lookup), ..Options::default() };
-    let report = run(services, elements, &args.elements, options).await?;
+    let records = elements.records(None);
+    let report = run(services, elements, records, &args.elements, options).await?;
     finish(&report, args.json.json, Detail::Outcomes)
 }
 
 pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
     let elements =
         args.project.elements(&args.elements, SourcePolicy::Stage, &Progress::new("looking at the elements")).await?;
-    let connect = elements.with_running_casd(&args.connect)?;
-    let function = elements.graph.digest_function();
-    let services = Services {
-        blobs: connect.blobs(function)?,
-        cache: connect.action_cache(function)?,
-        execution: Some(connect.execution(function)?),
-    };
     let defaults = Options::default();
+    let jobs = args.jobs.unwrap_or_else(|| services::jobs(elements.project.as_ref(), &args.connect));
+    let Prepared { services, daemon } = elements.priming(&args.connect, jobs).await?;
     let options = Options {
-        jobs: args.jobs.unwrap_or(defaults.jobs),
+        jobs,
         priority: args.priority.unwrap_or(defaults.priority),
         lookup: lookup(args.lookup),
         budget: Budget {
@@ -56,8 +53,12 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
         completion: if args.detach { Completion::Detach } else { Completion::Await },
         ..defaults
     };
-    let report = run(services, elements, &args.elements, options).await?;
-    finish(&report, args.json.json, Detail::Executions)
+    let records = elements.records(Some(&services.blobs));
+    let report = run(services, elements, records, &args.elements, options).await;
+    if let Some(daemon) = daemon {
+        daemon.stop().await;
+    }
+    finish(&report?, args.json.json, Detail::Executions)
 }
 
 pub(crate) fn lookup(choice: LookupChoice) -> Lookup {
@@ -67,11 +68,16 @@ pub(crate) fn lookup(choice: LookupChoice) -> Lookup {
     }
 }
 
-async fn run(services: Services, elements: Elements, named: &[String], options: Options) -> Result<Report, Failure> {
+async fn run(
+    services: Services,
+    elements: Elements,
+    records: Arc<dyn RecordIndex>,
+    named: &[String],
+    options: Options,
+) -> Result<Report, Failure> {
     let bar = Arc::new(Mutex::new(Progress::new("loading records")));
     let shown = Arc::clone(&bar);
     let names = with_dependencies(&elements, named)?;
-    let records = elements.records();
     let engine = Engine::new(services, Arc::new(elements.graph)).with_options(options).with_records(records);
     let mut engine = engine.with_observer(Arc::new(move |p: &instantiate::Progress| {
         let bar = shown.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use instantiate::{ExecutionReport, RecordReport, Report};
-use record::LoggedOutcome;
 use reapi_proto::Digest;
+use record::LoggedOutcome;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// An action that the build asked for.
@@ -216,7 +216,10 @@ mod tests {
 
     #[test]
     fn a_build_without_priming_has_a_summary_too() {
-        let asked = [asked("a", LoggedOutcome::Asked, "app"), Asked { elements: vec![], ..asked("b", LoggedOutcome::Executed, "") }];
+        let asked = [
+            asked("a", LoggedOutcome::Asked, "app"),
+            Asked { elements: vec![], ..asked("b", LoggedOutcome::Executed, "") },
+        ];
         let summary = Summary::new(&asked, None);
         let counts: Vec<_> = summary.elements.iter().map(|e| (e.name.as_str(), e.direct_hits, e.executed)).collect();
         assert_eq!(counts, [("app", 1, 0), ("", 0, 1)]);

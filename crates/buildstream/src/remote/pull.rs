@@ -112,13 +112,22 @@ pub struct PullStats {
 pub struct RemoteRecords {
     server: ArtifactServer,
     local: Arc<dyn BlobStore>,
+    project: Option<String>,
 }
 
 impl RemoteRecords {
     /// The records of this server, to be copied to `local`.
     #[must_use]
     pub fn new(server: ArtifactServer, local: Arc<dyn BlobStore>) -> Self {
-        Self { server, local }
+        Self { server, local, project: None }
+    }
+
+    /// Asks about elements of this project only: a server of one project is
+    /// not to learn of the elements of another.
+    #[must_use]
+    pub fn of_project(mut self, project: impl Into<String>) -> Self {
+        self.project = Some(project.into());
+        self
     }
 }
 
@@ -128,7 +137,8 @@ impl RecordIndex for RemoteRecords {
         let mut found = vec![Vec::new(); elements.len()];
         let mut rows = Vec::new();
         let mut names = Vec::new();
-        for (row, element) in elements.iter().enumerate() {
+        let asked = |element: &Element| self.project.is_none() || element.project == self.project;
+        for (row, element) in elements.iter().enumerate().filter(|(_, element)| asked(element)) {
             if let Some((element, weak)) = identify(element) {
                 rows.push(row);
                 names.push(element.artifact(weak));

@@ -2,10 +2,12 @@
 
 mod dry_run;
 mod limited;
+mod nearby;
 mod read_only;
 mod remembering;
 
 pub use dry_run::DryRun;
 pub use limited::Limited;
+pub use nearby::Nearby;
 pub use read_only::ReadOnly;
 pub use remembering::{Clock, Remembering};

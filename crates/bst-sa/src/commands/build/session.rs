@@ -1,0 +1,304 @@
+//! What goes on beside the build: watching, priming, recording.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use buildstream::Introspection;
+use buildstream::daemon::Socket;
+use buildstream::live::{Built, LiveBuild, News, Sighting, Summary, Watcher};
+use cas_client::FileStore;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use instantiate::{Engine, Event, Lookup, Options, Report, Services};
+use overlay::Mode;
+use reapi_proto::Digest;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::record::{Recorded, Recorder};
+use crate::connect::ConnectOptions;
+use crate::failure::Failure;
+use crate::services::{self, FUNCTION, Record};
+
+/// After the build priming has nobody to work for; this is what its last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What the user wants.
+pub(super) struct Plan {
+    pub(super) mode: Mode,
+    pub(super) lookup: Lookup,
+    pub(super) jobs: Option<usize>,
+    pub(super) connect: ConnectOptions,
+}
+
+/// Everything beside the build. Dropping it stops it all.
+pub(super) struct Session {
+    project: Introspection,
+    plan: Plan,
+    live: LiveBuild,
+    watcher: Option<Watcher>,
+    priming: Priming,
+    events: UnboundedSender<Event>,
+    recorder: Recording,
+    built: Vec<Built>,
+    records: BTreeMap<String, Result<Option<Digest>, Failure>>,
+    to_push: Vec<Record>,
+}
+
+enum Priming {
+    /// Nobody executes actions yet.
+    Waiting(UnboundedReceiver<Event>),
+    /// Holds what the way to the service takes.
+    Running(JoinHandle<Option<Report>>, Option<Socket>),
+    /// Not wanted, or not possible, for this reason.
+    Off(String),
+}
+
+enum Recording {
+    Idle(Box<Recorder>),
+    Busy(LocalBoxFuture<'static, (Box<Recorder>, Vec<Recorded>)>),
+    /// Between the two.
+    Passing,
+}
+
+/// What the session came to.
+pub(super) struct Ended {
+    pub(super) summary: Summary,
+    /// Why nothing was primed.
+    pub(super) unprimed: Option<String>,
+    /// Per element that was built: its record, or why there is none.
+    pub(super) records: BTreeMap<String, Result<Option<Digest>, Failure>>,
+    pub(super) pushed: usize,
+}
+
+impl Session {
+    /// Watches the project, and primes as soon as there is somebody to execute
+    /// actions: the services that are named, or the casd of the `bst` that is about to be run.
+    pub(super) fn start(project: Introspection, plan: Plan, since: SystemTime) -> Result<Self, Failure> {
+        let live = LiveBuild::new(&project);
+        let configuration = &project.configuration;
+        let watcher = match Watcher::start(configuration, live.element_refs(), since) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                let failure = Failure::new("priming goes by what is known before the build").because(&error);
+                tracing::warn!("{}", failure.summary());
+                None
+            }
+        };
+        let store = Arc::new(FileStore::open(configuration.cachedir.clone())?);
+        let graph = Arc::new(live.graph().map_err(|e| Failure::new("the elements are no usable graph").because(&e))?);
+        let (refs, logdir) = (configuration.artifact_refs(), configuration.logdir.clone());
+        let recorder = Recorder::new(graph, store.clone(), store, refs, logdir, plan.mode);
+        let (events, receiver) = unbounded_channel();
+        let priming = match plan.mode {
+            Mode::None => Priming::Off("the mode is none".to_owned()),
+            _ => Priming::Waiting(receiver),
+        };
+        let remote = match &plan.connect {
+            connect if connect.is_empty() => services::remote(configuration),
+            connect => connect.services(FUNCTION).map(Some),
+        };
+        let mut session = Self {
+            project,
+            plan,
+            live,
+            watcher,
+            priming,
+            events,
+            recorder: Recording::Idle(Box::new(recorder)),
+            built: Vec::new(),
+            records: BTreeMap::new(),
+            to_push: Vec::new(),
+        };
+        match remote {
+            Ok(Some(services)) => session.prime(services, None),
+            Ok(None) if session.watcher.is_none() => session.priming = Priming::Off("files are not watched".to_owned()),
+            Ok(None) => {}
+            Err(failure) => session.priming = Priming::Off(failure.summary()),
+        }
+        Ok(session)
+    }
+
+    /// Does the next thing that is due. Dropping the future loses nothing.
+    pub(super) async fn step(&mut self) {
+        let Self { watcher, recorder, .. } = self;
+        tokio::select! {
+            sighting = next_sighting(watcher) => match sighting {
+                Some(sighting) => self.take(sighting),
+                None => self.watcher = None,
+            },
+            recorded = end_of(recorder) => self.take_records(recorded),
+        }
+        self.record();
+    }
+
+    fn take(&mut self, sighting: Sighting) {
+        match &sighting {
+            Sighting::Daemon(path) => self.prime_through(path),
+            Sighting::DaemonLog(path) => {
+                if let Recording::Idle(recorder) = &mut self.recorder {
+                    recorder.follow(path.clone());
+                } else {
+                    // Looked for again before the next recording.
+                    tracing::debug!(log = %path.display(), "another build on the same cache directory");
+                }
+            }
+            Sighting::Sources(_) | Sighting::Started(_) | Sighting::Artifact(_) => {}
+        }
+        for news in self.live.take(&sighting) {
+            match news {
+                // Nobody listens where nothing is primed.
+                News::Event(event) => drop(self.events.send(event)),
+                News::Built(built) => self.built.push(built),
+            }
+        }
+    }
+
+    fn prime_through(&mut self, socket: &std::path::Path) {
+        if !matches!(self.priming, Priming::Waiting(_)) {
+            return;
+        }
+        let services = Socket::reach(socket)
+            .map_err(|e| Failure::new(format!("{} cannot be reached", socket.display())).because(&e))
+            .and_then(|socket| Ok((services::casd(&socket)?, socket)));
+        match services {
+            Ok((services, socket)) => self.prime(services, Some(socket)),
+            Err(failure) => {
+                tracing::warn!("{}", failure.summary());
+                self.priming = Priming::Off(failure.summary());
+            }
+        }
+    }
+
+    fn prime(&mut self, services: Services, socket: Option<Socket>) {
+        let graph = match self.live.graph() {
+            Ok(graph) => Arc::new(graph),
+            Err(error) => {
+                self.priming = Priming::Off(error.to_string());
+                return;
+            }
+        };
+        match std::mem::replace(&mut self.priming, Priming::Off(String::new())) {
+            Priming::Waiting(receiver) => {
+                let jobs = self.plan.jobs.unwrap_or_else(|| services::jobs(Some(&self.project), &self.plan.connect));
+                let options = Options { lookup: self.plan.lookup, jobs, ..Options::default() };
+                let records = services::records(&self.project, Some(&services.blobs));
+                let engine = Engine::new(services, graph).with_options(options).with_records(records);
+                let run = async move {
+                    match engine.run(receiver).await {
+                        Ok(report) => Some(report),
+                        Err(error) => {
+                            tracing::warn!(%error, "nothing is primed");
+                            None
+                        }
+                    }
+                };
+                self.priming = Priming::Running(tokio::spawn(run), socket);
+            }
+            other => self.priming = other,
+        }
+    }
+
+    /// Records what was built, unless that is under way already.
+    fn record(&mut self) {
+        if self.built.is_empty() || !matches!(self.recorder, Recording::Idle(_)) {
+            return;
+        }
+        let Recording::Idle(mut recorder) = std::mem::replace(&mut self.recorder, Recording::Passing) else { return };
+        let built = std::mem::take(&mut self.built);
+        match self.live.graph() {
+            Ok(graph) => {
+                let work = async move {
+                    let recorded = recorder.record(graph, built).await;
+                    (recorder, recorded)
+                };
+                self.recorder = Recording::Busy(work.boxed_local());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "nothing is recorded");
+                self.recorder = Recording::Idle(recorder);
+            }
+        }
+    }
+
+    fn take_records(&mut self, (recorder, recorded): (Box<Recorder>, Vec<Recorded>)) {
+        self.recorder = Recording::Idle(recorder);
+        for Recorded { built, record } in recorded {
+            if let Ok(Some(message)) = &record {
+                self.live.recorded(&built.element, *message);
+                if let Some(state) = self.project.element(&built.element) {
+                    let project = state.project.clone();
+                    self.to_push.push(Record { project, artifact: built.artifact, message: *message });
+                }
+            }
+            self.records.insert(built.element, record);
+        }
+    }
+
+    /// The build is over: ends priming, records what is left, and pushes records.
+    pub(super) async fn finish(mut self) -> Ended {
+        // An engine that has come to its end listens no more.
+        drop(self.events.send(Event::Cancel));
+        let (report, unprimed) = match std::mem::replace(&mut self.priming, Priming::Off(String::new())) {
+            Priming::Running(mut task, _socket) => match tokio::time::timeout(LAST_WORDS, &mut task).await {
+                Ok(Ok(Some(report))) => (Some(report), None),
+                Ok(Ok(None)) => (None, Some("priming could not be set up".to_owned())),
+                Ok(Err(error)) => (None, Some(format!("priming was lost: {error}"))),
+                Err(_) => {
+                    task.abort();
+                    (None, Some("priming did not end in time".to_owned()))
+                }
+            },
+            Priming::Waiting(_) => (None, Some("no casd of BuildStream was seen".to_owned())),
+            Priming::Off(reason) => (None, Some(reason)),
+        };
+        if let Recording::Busy(_) = &self.recorder {
+            let recorded = end_of(&mut self.recorder).await;
+            self.take_records(recorded);
+        }
+        let rest = self.watcher.as_mut().map(Watcher::rest).unwrap_or_default();
+        for sighting in rest {
+            self.take(sighting);
+        }
+        self.record();
+        if let Recording::Busy(_) = &self.recorder {
+            let recorded = end_of(&mut self.recorder).await;
+            self.take_records(recorded);
+        }
+        let mut asked = Vec::new();
+        let mut pushed = 0;
+        if let Recording::Idle(recorder) = &mut self.recorder {
+            match recorder.asked().await {
+                Ok(found) => asked = found,
+                Err(failure) => tracing::warn!("what the build asked for is not known: {}", failure.summary()),
+            }
+            pushed = services::push(&self.project, &recorder.blobs, &self.to_push).await;
+        }
+        let summary = Summary::new(&asked, report.as_ref());
+        Ended { summary, unprimed, records: std::mem::take(&mut self.records), pushed }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Priming::Running(task, _) = &self.priming {
+            task.abort();
+        }
+    }
+}
+
+async fn next_sighting(watcher: &mut Option<Watcher>) -> Option<Sighting> {
+    match watcher {
+        Some(watcher) => watcher.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a recording that is under way; never, if there is none.
+async fn end_of(recording: &mut Recording) -> (Box<Recorder>, Vec<Recorded>) {
+    match recording {
+        Recording::Busy(work) => work.await,
+        Recording::Idle(_) | Recording::Passing => std::future::pending().await,
+    }
+}

@@ -1,0 +1,159 @@
+//! The services that BuildStream's configuration names, and casd on its cache directory.
+
+use std::num::NonZero;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildstream::daemon::{self, OwnDaemon, Socket};
+use buildstream::names::ArtifactName;
+use buildstream::records::{Layered, RefRecords};
+use buildstream::remote::{ArtifactServer, RemoteRecords};
+use buildstream::{Configuration, Introspection, Remote};
+use cas_client::decorators::Nearby;
+use cas_client::grpc::{Access, Endpoint, GrpcClient, GrpcConfig, RetryPolicy};
+use cas_client::{BlobStore, FileStore};
+use instantiate::{Options, RecordIndex, Services};
+use reapi_proto::{Digest, DigestFunction};
+
+use crate::connect::{self, ConnectOptions};
+use crate::failure::Failure;
+
+/// BuildStream's digests.
+pub(crate) const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+/// Services to prime through, and what has to be kept for them.
+pub(crate) struct Prepared {
+    pub(crate) services: Services,
+    /// A casd of our own, to be stopped in the end.
+    pub(crate) daemon: Option<OwnDaemon>,
+}
+
+/// A record that an artifact names.
+pub(crate) struct Record {
+    /// The element's project.
+    pub(crate) project: String,
+    /// The artifact, by its strong key.
+    pub(crate) artifact: ArtifactName,
+    pub(crate) message: Digest,
+}
+
+/// How many actions to have executed at a time: where this machine does the
+/// work, no more than it has processors, as the build wants some of them.
+pub(crate) fn jobs(project: Option<&Introspection>, connect: &ConnectOptions) -> usize {
+    match project {
+        Some(project) if connect.is_empty() && project.configuration.execution.is_none() => processors(),
+        _ => Options::default().jobs,
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// The remote execution of BuildStream's configuration, with the local cache for reading; `None` without one.
+pub(crate) fn remote(configuration: &Configuration) -> Result<Option<Services>, Failure> {
+    let Some(execution) = &configuration.execution else { return Ok(None) };
+    let client = |remote: &Remote| connect::remote(remote, FUNCTION, Access::ReadWrite);
+    let storage = configuration.execution_storage.as_ref().or(configuration.storage_service.as_ref());
+    let storage = client(storage.unwrap_or(execution))?;
+    let near = FileStore::open(configuration.cachedir.clone())?;
+    Ok(Some(Services {
+        blobs: Arc::new(Nearby::new(near, storage)),
+        cache: Arc::new(client(configuration.action_cache.as_ref().unwrap_or(execution))?),
+        execution: Some(Arc::new(client(execution)?)),
+    }))
+}
+
+/// The casd of a running `bst`, else one of our own.
+pub(crate) async fn local(configuration: &Configuration, jobs: usize) -> Result<Prepared, Failure> {
+    let cachedir = &configuration.cachedir;
+    let unreadable = |e| Failure::new(format!("{} cannot be read", cachedir.display())).because(&e);
+    for path in daemon::sockets(cachedir).map_err(unreadable)? {
+        let socket = Socket::reach(&path).map_err(unreadable)?;
+        // One that was killed leaves its socket behind.
+        if UnixStream::connect(socket.path()).is_ok() {
+            return Ok(Prepared { services: casd(&socket)?, daemon: None });
+        }
+    }
+    let daemon = OwnDaemon::start(configuration, jobs).await.map_err(|e| {
+        Failure::new("nothing executes actions: no `bst` is running, and no casd can be started")
+            .because(&e)
+            .hint("name a service with --server URL, or run `bst-sa doctor`")
+    })?;
+    let socket = Socket::reach(daemon.socket()).map_err(unreadable)?;
+    Ok(Prepared { services: casd(&socket)?, daemon: Some(daemon) })
+}
+
+/// Everything, from one casd on this machine.
+pub(crate) fn casd(socket: &Socket) -> Result<Services, Failure> {
+    let client = Arc::new(casd_client(socket.path())?);
+    Ok(Services { blobs: client.clone(), cache: client.clone(), execution: Some(client) })
+}
+
+/// A casd on this machine is there at once or, with its `bst`, gone for good.
+fn casd_client(socket: &Path) -> Result<GrpcClient, Failure> {
+    let endpoint = Endpoint::unix(socket).map_err(|e| Failure::new(e.to_string()))?;
+    let retry = RetryPolicy {
+        max_attempts: 4,
+        first_delay: Duration::from_millis(50),
+        max_elapsed: Duration::from_secs(2),
+        ..RetryPolicy::default()
+    };
+    let config = GrpcConfig { retry, digest_function: FUNCTION, ..connect::config(endpoint) };
+    Ok(GrpcClient::new(config)?)
+}
+
+/// The records that refs name; with a place to copy them to, also those on artifact servers.
+pub(crate) fn records(project: &Introspection, blobs: Option<&Arc<dyn BlobStore>>) -> Arc<dyn RecordIndex> {
+    let here = RefRecords::new(project.configuration.artifact_refs());
+    let mut indexes: Vec<Arc<dyn RecordIndex>> = vec![Arc::new(here)];
+    let Some(blobs) = blobs else { return Arc::new(Layered::new(indexes)) };
+    for (name, servers) in &project.servers {
+        for (index, storage) in servers.artifacts_to_pull() {
+            match artifact_server(index, storage, Access::ReadOnly) {
+                Ok(server) => {
+                    indexes.push(Arc::new(RemoteRecords::new(server, Arc::clone(blobs)).of_project(name)));
+                }
+                Err(failure) => tracing::warn!("records on {} are not used: {}", index.url, failure.summary()),
+            }
+        }
+    }
+    Arc::new(Layered::new(indexes))
+}
+
+fn artifact_server(index: &Remote, storage: &Remote, access: Access) -> Result<ArtifactServer, Failure> {
+    let index_client = connect::remote(index, FUNCTION, access)?;
+    let storage = if index == storage { index_client.clone() } else { connect::remote(storage, FUNCTION, access)? };
+    Ok(ArtifactServer { index: Arc::new(index_client), storage: Arc::new(storage) })
+}
+
+/// Attaches records to the artifacts that BuildStream has pushed. Best
+/// effort: what does not work is logged. Returns how many were pushed.
+pub(crate) async fn push(project: &Introspection, blobs: &Arc<dyn BlobStore>, records: &[Record]) -> usize {
+    let mut pushed = 0;
+    for (name, servers) in &project.servers {
+        let records: Vec<&Record> = records.iter().filter(|record| record.project == *name).collect();
+        if records.is_empty() {
+            continue;
+        }
+        for (index, storage) in servers.artifacts_to_push() {
+            let server = match artifact_server(index, storage, Access::ReadWrite) {
+                Ok(server) => server,
+                Err(failure) => {
+                    tracing::warn!("records are not pushed to {}: {}", index.url, failure.summary());
+                    continue;
+                }
+            };
+            for Record { artifact, message, .. } in &records {
+                match server.push_record(&**blobs, artifact, message).await {
+                    Ok(Ok(_)) => pushed += 1,
+                    Ok(Err(why)) => tracing::info!(%artifact, %server, ?why, "the record is not pushed"),
+                    Err(error) => tracing::warn!(%artifact, %server, %error, "the record is not pushed"),
+                }
+            }
+        }
+    }
+    pushed
+}
