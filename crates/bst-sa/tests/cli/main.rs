@@ -8,6 +8,7 @@
 
 mod support;
 
+mod build;
 mod demo;
 mod doctor;
 mod exec;

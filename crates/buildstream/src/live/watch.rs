@@ -112,7 +112,7 @@ impl Watcher {
             if let Err(error) = fs::create_dir_all(&directory) {
                 tracing::warn!(directory = %directory.display(), %error, "not there, and cannot be made");
             }
-            watcher.enter(&directory, place);
+            watcher.enter(&directory, &place);
         }
         Ok(watcher)
     }
@@ -174,7 +174,7 @@ impl Watcher {
     }
 
     /// Watches a directory, and looks at what it has: in this order, so that nothing is missed in between.
-    fn enter(&mut self, directory: &Path, place: Place) {
+    fn enter(&mut self, directory: &Path, place: &Place) {
         if self.places.contains_key(directory) {
             return;
         }
@@ -183,7 +183,7 @@ impl Watcher {
             return;
         }
         self.places.insert(directory.to_owned(), place.clone());
-        self.list(directory, &place);
+        self.list(directory, place);
     }
 
     fn list(&mut self, directory: &Path, place: &Place) {
@@ -220,7 +220,7 @@ impl Watcher {
             }
             _ => return self.seen.extend(sighting(path, name, place)),
         };
-        self.enter(path, below);
+        self.enter(path, &below);
     }
 }
 
@@ -276,8 +276,8 @@ mod tests {
         let cachedir = home.path().join("cache");
         let configuration = configuration(&cachedir);
         let before = [key('1'), key('2')].map(|key| configuration.artifact_refs.join(format!("demo/app/{key}")));
-        before.each_ref().map(write);
         for path in before {
+            write(&path);
             fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         }
         let start = SystemTime::now() - Duration::from_secs(3);

@@ -125,7 +125,7 @@ impl Session {
         let Self { watcher, recorder, .. } = self;
         tokio::select! {
             sighting = next_sighting(watcher) => match sighting {
-                Some(sighting) => self.take(sighting),
+                Some(sighting) => self.take(&sighting),
                 None => self.watcher = None,
             },
             recorded = end_of(recorder) => self.take_records(recorded),
@@ -133,8 +133,8 @@ impl Session {
         self.record();
     }
 
-    fn take(&mut self, sighting: Sighting) {
-        match &sighting {
+    fn take(&mut self, sighting: &Sighting) {
+        match sighting {
             Sighting::Daemon(path) => self.prime_through(path),
             Sighting::DaemonLog(path) => {
                 if let Recording::Idle(recorder) = &mut self.recorder {
@@ -146,7 +146,7 @@ impl Session {
             }
             Sighting::Sources(_) | Sighting::Started(_) | Sighting::Artifact(_) => {}
         }
-        for news in self.live.take(&sighting) {
+        for news in self.live.take(sighting) {
             match news {
                 // Nobody listens where nothing is primed.
                 News::Event(event) => drop(self.events.send(event)),
@@ -259,7 +259,7 @@ impl Session {
         }
         let rest = self.watcher.as_mut().map(Watcher::rest).unwrap_or_default();
         for sighting in rest {
-            self.take(sighting);
+            self.take(&sighting);
         }
         self.record();
         if let Recording::Busy(_) = &self.recorder {

@@ -85,7 +85,7 @@ impl Attributor {
             self.graph = graph;
             return;
         }
-        let fresh = Self::new(graph, Arc::clone(&self.blobs)).with_budget(self.budget.clone());
+        let fresh = Self::new(graph, Arc::clone(&self.blobs)).with_budget(self.budget);
         *self = Self { cache: self.cache.take(), ..fresh };
     }
 

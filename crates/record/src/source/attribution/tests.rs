@@ -244,3 +244,21 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_placed_stays_while_the_elements_do() {
+    let mut scene = Scene::new(&[("demo", "app.bst", &[("main.c", "main")])]);
+    let action = scene.action("buildstream/demo/app.bst", &[("buildstream/demo/app.bst/main.c", "main")], &[]).await;
+    let placed = scene.place(action).await;
+    assert_eq!(placed, Placement::Elements(vec!["app.bst".to_owned()], Grounds::WorkingDirectory));
+
+    let elements = |name: &str| vec![Element { project: Some("demo".into()), cached: Some(true), ..Element::new(name) }];
+    let graph = |name: &str| Arc::new(Graph::new(DigestFunction::Sha256, elements(name)).unwrap());
+    // Messages that are gone by now were read before.
+    scene.attributor.blobs = Arc::new(InMemory::new());
+    scene.attributor.set_graph(graph("app.bst"));
+    assert_eq!(scene.place(action).await, placed);
+    assert_eq!(scene.attributor.graph().get("app.bst").unwrap().cached, Some(true));
+    scene.attributor.set_graph(graph("other.bst"));
+    assert!(matches!(scene.place(action).await, Placement::Unusable(_)));
+}
