@@ -34,6 +34,8 @@ enum Task {
     Tidy,
     /// Run everything that a change must pass.
     Ci,
+    /// Complete the sample project in tests/project: BuildStream, sandbox roots, a static bst-sa.
+    Project,
     /// Try the released programs: buildbox-casd, gcc in a sandbox, BuildStream.
     Integration {
         /// Only print the names of the scenarios.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Codegen { check } => codegen::run(if check { codegen::Mode::Check } else { codegen::Mode::Write }),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run_all(),
+        Task::Project => project(),
         Task::Integration { list, names } => integration(list, &names),
     };
     match outcome {
@@ -67,6 +70,16 @@ fn integration(list: bool, names: &[String]) -> Outcome {
         return Ok(());
     }
     integration::run(names)
+}
+
+#[cfg(target_os = "linux")]
+fn project() -> Outcome {
+    integration::prepare_project()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn project() -> Outcome {
+    Err(Failure::new("the sample project needs Linux: sandboxes, FUSE, buildbox"))
 }
 
 #[cfg(not(target_os = "linux"))]

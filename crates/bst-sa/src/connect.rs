@@ -12,6 +12,9 @@ use reapi_proto::DigestFunction;
 
 use crate::failure::Failure;
 
+/// What services are told who we are.
+const TOOL: &str = "bst-sa";
+
 /// Where the services are.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection")]
@@ -34,6 +37,9 @@ pub(crate) struct ConnectOptions {
     /// Instance name of the services
     #[arg(long, value_name = "NAME", env = "BST_SA_INSTANCE", default_value = "")]
     pub(crate) instance: String,
+    /// What the services are told who we are, if not bst-sa
+    #[arg(skip)]
+    tool: Option<&'static str>,
 }
 
 /// What one URL leads to.
@@ -51,6 +57,11 @@ impl ConnectOptions {
         [&self.server, &self.cas, &self.action_cache, &self.execution, &self.asset].into_iter().all(Option::is_none)
     }
 
+    /// Under another name to the services.
+    pub(crate) fn as_tool(self, tool: &'static str) -> Self {
+        Self { tool: Some(tool), ..self }
+    }
+
     /// The storage.
     pub(crate) fn blobs(&self, function: DigestFunction) -> Result<Arc<dyn BlobStore>, Failure> {
         Ok(match self.place("--cas", self.cas.as_deref(), function)? {
@@ -65,6 +76,14 @@ impl ConnectOptions {
             Place::Service(client) => Arc::new(client),
             Place::Directory(store) => store,
         })
+    }
+
+    /// The action cache, for whoever can do without one.
+    pub(crate) fn optional_action_cache(
+        &self,
+        function: DigestFunction,
+    ) -> Result<Option<Arc<dyn ActionCache>>, Failure> {
+        self.action_cache.as_ref().or(self.server.as_ref()).map(|_| self.action_cache(function)).transpose()
     }
 
     /// Execution.
@@ -118,7 +137,7 @@ impl ConnectOptions {
 /// What every connection of this program has in common.
 pub(crate) fn config(endpoint: Endpoint) -> GrpcConfig {
     GrpcConfig {
-        tool_name: "bst-sa".to_owned(),
+        tool_name: TOOL.to_owned(),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..GrpcConfig::new(endpoint)
     }

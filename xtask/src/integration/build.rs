@@ -43,6 +43,26 @@ pub(super) fn build(tests: &[&str], logs: &Path, interrupts: &Interrupts) -> Res
     Ok(Programs(executables(&fs::read_to_string(messages)?)))
 }
 
+/// The target that static programs can be built for everywhere: no other C library is needed.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the tool as a program that runs in any sandbox.
+pub(super) fn build_static(logs: &Path, interrupts: &Interrupts) -> Result<PathBuf, Failure> {
+    let start = Instant::now();
+    let messages = logs.join("build-static.json");
+    let mut command = cargo(&root());
+    command.args(["build", "--package", TOOL, "--bin", TOOL, "--target", STATIC_TARGET]);
+    command.arg("--message-format=json-render-diagnostics");
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols");
+    command.stdout(File::create(&messages)?);
+    let status = Process::start("cargo build", command, interrupts)?.finish(LIMIT)?;
+    if !status.success() {
+        return Err(Failure::new("the tool cannot be built as a static program"));
+    }
+    eprintln!("integration: a static {TOOL} was built in {:.1} s", start.elapsed().as_secs_f64());
+    Programs(executables(&fs::read_to_string(messages)?)).tool().map(Path::to_owned)
+}
+
 fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     messages

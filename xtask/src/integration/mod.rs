@@ -10,6 +10,7 @@ mod casd;
 mod figures;
 mod mirror;
 mod process;
+mod project;
 mod scenarios;
 mod setup;
 mod versions;
@@ -36,12 +37,21 @@ struct Scenario {
     run: fn(&Context<'_>, &mut Vec<Figure>) -> Outcome,
 }
 
+impl Scenario {
+    /// Whether it works on the sample project, which holds the tool as a static program.
+    fn wants_project(&self) -> bool {
+        self.tests == [project::TEST]
+    }
+}
+
 /// What a scenario works with.
 struct Context<'a> {
     scenario: &'a Scenario,
     deadline: Instant,
     stack: &'a Stack,
     programs: &'a Programs,
+    /// The sample project, complete, where the scenario wants it.
+    project: Option<&'a Path>,
     interrupts: &'a Interrupts,
     /// For what a run leaves on disk while it lasts.
     runs: &'a Path,
@@ -63,30 +73,69 @@ pub(crate) fn list() {
     }
 }
 
+/// Where everything is kept, for as long as nobody else uses it.
+struct Home {
+    path: PathBuf,
+    logs: PathBuf,
+    _lock: File,
+}
+
+impl Home {
+    fn enter() -> Result<Self, Failure> {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        let path = std::path::absolute(target)?.join("integration");
+        let logs = path.join("logs");
+        fs::create_dir_all(&logs)?;
+        let lock = File::create(path.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, logs, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Failure::new(format!("another run is using {}; wait for it to end", path.display())))
+            }
+            Err(TryLockError::Error(e)) => Err(e.into()),
+        }
+    }
+}
+
+/// Puts in place what the sample project lacks, and says how to build it.
+pub(crate) fn prepare_project() -> Outcome {
+    let home = Home::enter()?;
+    let interrupts = Interrupts::catch()?;
+    let stack = setup::prepare(&home.path, &home.logs, &interrupts)?;
+    let programs = build::build(&[], &home.logs, &interrupts)?;
+    let tool = build::build_static(&home.logs, &interrupts)?;
+    let project = root().join("tests/project");
+    project::complete(&project, &stack, &tool)?;
+    project::say_how(&project, &stack, programs.tool()?);
+    Ok(())
+}
+
 /// Runs the named scenarios, or all.
 pub(crate) fn run(names: &[String]) -> Outcome {
     let chosen = choose(names)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let home = std::path::absolute(target)?.join("integration");
-    let (runs, logs) = (home.join("runs"), home.join("logs"));
-    fs::create_dir_all(&logs)?;
-    let lock = File::create(home.join("lock"))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(Failure::new(format!("another run is using {}; wait for it to end", home.display())));
-        }
-        Err(TryLockError::Error(e)) => return Err(e.into()),
-    }
+    let home = Home::enter()?;
+    let logs = home.logs.clone();
+    let runs = home.path.join("runs");
     // What a run that was killed has left; nobody else is here.
     setup::remove_tree(&runs)?;
     fs::create_dir(&runs)?;
 
     let interrupts = Interrupts::catch()?;
-    let stack = setup::prepare(&home, &logs, &interrupts)?;
+    let stack = setup::prepare(&home.path, &logs, &interrupts)?;
     versions::print(&stack)?;
-    let tests: Vec<&str> = chosen.iter().flat_map(|scenario| scenario.tests).copied().collect();
+    let mut tests: Vec<&str> = chosen.iter().flat_map(|scenario| scenario.tests).copied().collect();
+    tests.sort_unstable();
+    tests.dedup();
     let programs = build::build(&tests, &logs, &interrupts)?;
+    let project = if chosen.iter().any(|scenario| scenario.wants_project()) {
+        let project = runs.join("sample");
+        let tool = build::build_static(&logs, &interrupts)?;
+        project::copy(&root().join("tests/project"), &project)?;
+        project::complete(&project, &stack, &tool)?;
+        Some(project)
+    } else {
+        None
+    };
 
     let mut reports = Vec::new();
     for scenario in chosen {
@@ -99,6 +148,7 @@ pub(crate) fn run(names: &[String]) -> Outcome {
             deadline: start + scenario.limit,
             stack: &stack,
             programs: &programs,
+            project: project.as_deref(),
             interrupts: &interrupts,
             runs: &runs,
             logs,

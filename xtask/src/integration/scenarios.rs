@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::casd::Casd;
 use super::figures::{self, Figure};
 use super::process::{run_logged, tail, tied};
+use super::project;
 use super::{Context, Scenario};
 use crate::{Failure, Outcome};
 
@@ -32,7 +33,19 @@ pub(super) const ALL: &[Scenario] = &[
         tests: &["installed"],
         run: buildstream,
     },
+    on_project("generation", "a first build of app records its actions; the artifact runs"),
+    on_project("chain", "chains of elements build, one of them through bst-sa exec"),
+    on_project("own-source", "one own source changes: the rest hits, the changed compile is primed"),
+    on_project("priming", "a header changes: every action of the rebuild is found"),
+    on_project("chaining", "a link is primed while a slow dependency builds"),
+    on_project("remote-pull", "a second machine primes from records on an artifact server"),
+    on_project("nothing-breaks", "whatever fails beside the build, the build does not"),
 ];
+
+/// One scenario on the sample project; its test has the same name, with underscores.
+const fn on_project(name: &'static str, about: &'static str) -> Scenario {
+    Scenario { name, about, limit: Duration::from_secs(240), tests: &[project::TEST], run: sample_project }
+}
 
 /// The suite has more than forty checks; so few that it hardly ran would be no result.
 const CHECKS: &str = ">= 40";
@@ -56,6 +69,17 @@ fn closed_loop(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
 fn buildstream(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
     let mut command = tied("KILL", context.programs.find("installed")?);
     command.env("BST_SA_TEST_BST", context.stack.bin.join("bst"));
+    run_test(context, command, figures, |_| Ok(())).map(drop)
+}
+
+fn sample_project(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
+    let mut command = tied("KILL", context.programs.find(project::TEST)?);
+    let project = context.project.ok_or_else(|| Failure::new("the sample project was not made"))?;
+    command.arg("--exact").arg(context.scenario.name.replace('-', "_"));
+    command.env("BST_SA_TEST_PROJECT", project).env("BST_SA_TEST_RUNS", context.runs);
+    command.env("BST_SA_TEST_LOGS", &context.logs);
+    command.env("BST_SA_TEST_BST", context.stack.bin.join("bst")).env("BST_SA_TEST_BIN", context.programs.tool()?);
+    command.env("BST_SA_TEST_BUILDBOX", &context.stack.buildbox);
     run_test(context, command, figures, |_| Ok(())).map(drop)
 }
 

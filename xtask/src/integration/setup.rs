@@ -18,6 +18,10 @@ use crate::{Failure, Outcome};
 const BUILDSTREAM: &str = "buildstream==2.8.1";
 const SUITE: &str = "sid";
 const ROOT_PACKAGES: &str = "gcc,libc6-dev,make,buildbox";
+/// A whole root file system in one program.
+const BUSYBOX: &str = "busybox-static";
+/// The programs that the sample project wants of it.
+const BUSYBOX_PROGRAMS: [&str; 6] = ["sh", "cat", "cp", "mkdir", "sleep", "wc"];
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
 
 /// Programs that run outside of the sandbox, and the Debian packages that have them.
@@ -31,6 +35,8 @@ pub(super) struct Stack {
     pub(super) buildbox: PathBuf,
     /// A root file system with gcc.
     pub(super) sandbox_root: PathBuf,
+    /// A root file system that is nothing but busybox.
+    pub(super) busybox: PathBuf,
 }
 
 pub(super) fn prepare(home: &Path, logs: &Path, interrupts: &Interrupts) -> Result<Stack, Failure> {
@@ -41,7 +47,10 @@ pub(super) fn prepare(home: &Path, logs: &Path, interrupts: &Interrupts) -> Resu
     part.ensure(|log| build_venv(&venv, log, interrupts), logs)?;
     let part = Part { name: "root", dir: &sandbox_root, recipe: format!("{SUITE}: {ROOT_PACKAGES}") };
     part.ensure(|log| build_root(&sandbox_root, log, interrupts), logs)?;
-    Ok(Stack { bin: venv.join("bin"), buildbox: buildbox_in(&venv)?, sandbox_root })
+    let busybox = home.join("busybox");
+    let part = Part { name: "busybox", dir: &busybox, recipe: format!("{BUSYBOX}: {}", BUSYBOX_PROGRAMS.join(" ")) };
+    part.ensure(|log| build_busybox(&busybox, log, interrupts), logs)?;
+    Ok(Stack { bin: venv.join("bin"), buildbox: buildbox_in(&venv)?, sandbox_root, busybox })
 }
 
 struct Part<'a> {
@@ -153,6 +162,41 @@ fn build_root(root: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
     }
     fs::rename(&partial, root)?;
     Ok(())
+}
+
+/// Takes busybox out of its package; nothing is installed on this machine.
+fn build_busybox(root: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
+    let package = root.with_extension("package");
+    remove_tree(&package)?;
+    fs::create_dir(&package)?;
+    let download = |attempt: &str| {
+        let mut download = Command::new("apt-get");
+        // Fetched by who we are: the folder need not be open to others.
+        download.args(["-o", "APT::Sandbox::User=root", "download", BUSYBOX]).current_dir(&package);
+        run_logged(&format!("apt-get download{attempt}"), download, log, FETCH_LIMIT, interrupts)
+    };
+    if download("").is_err() {
+        let mut update = Command::new("apt-get");
+        update.arg("update");
+        run_logged("apt-get update", update, log, FETCH_LIMIT, interrupts)?;
+        download(", after an update")?;
+    }
+    let deb = fs::read_dir(&package)?.find_map(|entry| Some(entry.ok()?.path()));
+    let deb = deb.ok_or_else(|| Failure::new(format!("apt-get downloaded no {BUSYBOX}")))?;
+    let unpacked = package.join("root");
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("--extract").arg(deb).arg(&unpacked);
+    run_logged("dpkg-deb", unpack, log, FETCH_LIMIT, interrupts)?;
+    let program = ["bin/busybox", "usr/bin/busybox"].map(|path| unpacked.join(path)).into_iter().find(|p| p.is_file());
+    let program = program.ok_or_else(|| Failure::new(format!("{BUSYBOX} has no busybox")))?;
+    let bin = root.join("usr/bin");
+    fs::create_dir_all(&bin)?;
+    fs::copy(program, bin.join("busybox"))?;
+    for name in BUSYBOX_PROGRAMS {
+        std::os::unix::fs::symlink("busybox", bin.join(name))?;
+    }
+    std::os::unix::fs::symlink("usr/bin", root.join("bin"))?;
+    remove_tree(&package)
 }
 
 /// Removes a directory and all that is in it, but nothing that is mounted there.

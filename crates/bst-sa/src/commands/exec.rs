@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas_client::{
-    Blob, BlobStore, BlobStoreExt, CacheLookup, ErrorKind, ExecuteRequest, Execution, ExecutionOutcome,
-    ExecutionUpdate, outputs,
+    ActionCache, ActionCacheExt, Blob, BlobStore, BlobStoreExt, CacheLookup, ErrorKind, ExecuteRequest, Execution,
+    ExecutionOutcome, ExecutionUpdate, outputs,
 };
 use futures_util::TryStreamExt;
 use prost::Message;
@@ -29,7 +29,10 @@ pub(crate) async fn run(mut args: ExecArgs) -> Result<ExitCode, Failure> {
     for output in &mut args.output {
         *output = clean_path("--output", output)?;
     }
+    // Actions of a build, for whoever reads the service's log: not those that priming asks for.
+    args.connect = args.connect.as_tool("bst-sa-exec");
     let blobs = args.connect.blobs(FUNCTION)?;
+    let cache = args.connect.optional_action_cache(FUNCTION)?;
     let execution = args.connect.execution(FUNCTION)?;
     let progress = Progress::new("hashing inputs");
     let paths = args.input.clone();
@@ -38,9 +41,15 @@ pub(crate) async fn run(mut args: ExecArgs) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::new("hashing the inputs was aborted").because(&e))??;
     let (root, mut messages) = tree.directories(FUNCTION)?;
     let action = action(&args, root, &mut messages);
-    let outcome = execute(&args, &blobs, &execution, &tree, &messages, action, &progress).await?;
+    let cached = match cache.filter(|_| !args.skip_cache) {
+        Some(cache) => cached(&*cache, &*blobs, &action).await?,
+        None => None,
+    };
+    let result = &match cached {
+        Some(result) => result,
+        None => execute(&args, &blobs, &execution, &tree, &messages, action, &progress).await?.result,
+    };
     progress.say("writing outputs");
-    let result = &outcome.result;
     write_outputs(&*blobs, Path::new(&args.working_directory), &args.output, outputs(result)?).await?;
     let stdout = text(&*blobs, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
     let stderr = text(&*blobs, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
@@ -89,6 +98,17 @@ fn action(args: &ExecArgs, root: Digest, messages: &mut Vec<Blob>) -> Digest {
     let digest = action.digest();
     messages.extend([command, action]);
     digest
+}
+
+/// A result for which nothing needs to be uploaded or executed. One of a
+/// failure is none: the next try may do better.
+async fn cached(
+    cache: &dyn ActionCache,
+    blobs: &dyn BlobStore,
+    action: &Digest,
+) -> Result<Option<v2::ActionResult>, Failure> {
+    let found = cache.fetch_usable_result(blobs, action).await?;
+    Ok(found.hit().filter(|result| result.exit_code == 0))
 }
 
 async fn execute(

@@ -38,7 +38,9 @@ fn build(home: &Path, arguments: &[&str]) -> Program {
 #[tokio::test]
 async fn a_build_that_cannot_be_primed_is_a_build() {
     let home = world("sys.exit(7)");
-    let ran = build(home.path(), &["--json", "--config", "my.conf", "app.bst", "lib.bst", "--", "--builders", "3"]).run().await;
+    let ran = build(home.path(), &["--json", "--config", "my.conf", "app.bst", "lib.bst", "--", "--builders", "3"])
+        .run()
+        .await;
     ran.expect_code(7);
     let report = ran.json();
     assert_eq!((&report["status"], &report["elements"]), (&json!(7), &json!([])));
@@ -48,8 +50,7 @@ async fn a_build_that_cannot_be_primed_is_a_build() {
     assert!(ran.stderr.contains("building without priming"), "{ran:?}");
 
     let arguments: Value = serde_json::from_slice(&std::fs::read(home.path().join("arguments")).unwrap()).unwrap();
-    let expected =
-        ["--directory", ".", "--config", "my.conf", "--builders", "3", "build", "--", "app.bst", "lib.bst"];
+    let expected = ["--directory", ".", "--config", "my.conf", "--builders", "3", "build", "--", "app.bst", "lib.bst"];
     assert_eq!(arguments, json!(expected));
 
     let table = build(home.path(), &["app.bst"]).run().await;
@@ -69,7 +70,8 @@ async fn without_bst_nothing_is_built() {
 #[tokio::test]
 async fn signals_reach_bst_and_nothing_is_left() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
-        let home = world("signal.signal(signal.SIGINT, signal.SIG_DFL); print(os.getpid(), flush=True); signal.pause()");
+        let home =
+            world("signal.signal(signal.SIGINT, signal.SIG_DFL); print(os.getpid(), flush=True); signal.pause()");
         let mut child = build(home.path(), &["app.bst"]).start();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let bst = patiently("the process id of bst", async {

@@ -101,7 +101,11 @@ impl LiveBuild {
         match sighting {
             Sighting::Daemon(_) | Sighting::DaemonLog(_) => Vec::new(),
             Sighting::Sources(key) => self.sources(key),
-            Sighting::Started(element) => self.started(element),
+            Sighting::Started(element) => {
+                self.started.extend(self.rows.get(element).into_iter().flatten());
+                Vec::new()
+            }
+            Sighting::Running(element) => self.running(element),
             Sighting::Artifact(name) => self.artifact(name),
         }
     }
@@ -126,10 +130,12 @@ impl LiveBuild {
         rows.into_iter().map(news).collect()
     }
 
-    fn started(&mut self, element: &ElementRef) -> Vec<News> {
+    /// The build has reached an element when it is about to ask for actions.
+    /// While it stages the sandbox, priming may still be ahead.
+    fn running(&self, element: &ElementRef) -> Vec<News> {
         let rows = self.rows.get(element).map_or(&[][..], Vec::as_slice);
-        let new = rows.iter().filter(|row| self.started.insert(**row));
-        new.map(|row| News::Event(Event::BuildReached { element: self.elements[*row].name.clone() })).collect()
+        let reached = |row: &usize| News::Event(Event::BuildReached { element: self.elements[*row].name.clone() });
+        rows.iter().map(reached).collect()
     }
 
     fn artifact(&mut self, name: &ArtifactName) -> Vec<News> {
@@ -216,9 +222,9 @@ mod tests {
     fn an_element_that_was_built_is_news_once() {
         let cache = Cache::new();
         let mut live = build(&cache);
-        let reached = News::Event(Event::BuildReached { element: "lib.bst".into() });
-        assert_eq!(live.take(&started("lib.bst")), [reached]);
         assert_eq!(live.take(&started("lib.bst")), []);
+        let reached = News::Event(Event::BuildReached { element: "lib.bst".into() });
+        assert_eq!(live.take(&Sighting::Running(ElementRef::new("demo", "lib.bst").unwrap())), [reached]);
 
         let sighting = artifact(&cache, "lib.bst", 'a', '1');
         let news = live.take(&sighting);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -26,11 +26,20 @@ pub enum Sighting {
     DaemonLog(PathBuf),
     /// The sources of this key were staged.
     Sources(CacheKey),
-    /// The build of an element has started: its log is there.
+    /// The build of an element has started: its log is there, and its sandbox is being set up.
     Started(ElementRef),
+    /// The commands of an element are being run.
+    Running(ElementRef),
     /// An artifact was stored under this name.
     Artifact(ArtifactName),
 }
+
+/// What BuildStream 2.8 writes to the log of a build once the sandbox is staged.
+const RUNNING: &[u8] = b": Running commands\n";
+
+/// What is read of such a log in search of that: staging takes a line per
+/// dependency. A longer one is taken to be that far.
+const MAX_LOG_BYTES: u64 = 1 << 20;
 
 /// Why nothing can be watched.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +62,8 @@ pub struct Watcher {
     since: SystemTime,
     places: BTreeMap<PathBuf, Place>,
     roots: Vec<(PathBuf, Place)>,
+    /// Logs of elements whose commands do not run yet.
+    staging: BTreeMap<PathBuf, ElementRef>,
     seen: VecDeque<Sighting>,
 }
 
@@ -106,8 +117,8 @@ impl Watcher {
             (configuration.logdir.clone(), Place::Logs),
             (configuration.logdir.join(DAEMON_LOGS), Place::DaemonLogs),
         ];
-        let (places, seen) = (BTreeMap::new(), VecDeque::new());
-        let mut watcher = Self { notifier, notes, elements: names, since, places, roots, seen };
+        let (places, staging, seen) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let mut watcher = Self { notifier, notes, elements: names, since, places, roots, staging, seen };
         for (directory, place) in watcher.roots.clone() {
             if let Err(error) = fs::create_dir_all(&directory) {
                 tracing::warn!(directory = %directory.display(), %error, "not there, and cannot be made");
@@ -160,6 +171,11 @@ impl Watcher {
         if note.need_rescan() {
             tracing::info!("changes of files were lost; looking through all directories");
             self.look_again();
+        }
+        if let EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) = note.kind {
+            for path in &note.paths {
+                self.read_on(path);
+            }
         }
         let appeared = match note.kind {
             EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => &note.paths[..],
@@ -218,9 +234,31 @@ impl Watcher {
                 let Ok(element) = ElementRef::new(project, name) else { return };
                 Place::ElementLogs(element)
             }
-            _ => return self.seen.extend(sighting(path, name, place)),
+            _ => {
+                let sighting = sighting(path, name, place);
+                if let Some(Sighting::Started(element)) = &sighting {
+                    self.staging.insert(path.to_owned(), element.clone());
+                }
+                self.seen.extend(sighting);
+                return self.read_on(path);
+            }
         };
         self.enter(path, &below);
+    }
+
+    /// Looks whether the commands of an element have begun to run.
+    fn read_on(&mut self, path: &Path) {
+        let Some(element) = self.staging.get(path) else { return };
+        let mut log = Vec::new();
+        let read = fs::File::open(path).and_then(|file| file.take(MAX_LOG_BYTES).read_to_end(&mut log));
+        if let Err(error) = read {
+            tracing::debug!(log = %path.display(), %error, "cannot be read");
+            return;
+        }
+        if log.len() as u64 == MAX_LOG_BYTES || memchr::memmem::find(&log, RUNNING).is_some() {
+            self.seen.push_back(Sighting::Running(element.clone()));
+            self.staging.remove(path);
+        }
     }
 }
 
@@ -245,6 +283,7 @@ fn is_news(path: &Path, since: SystemTime) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::time::Duration;
 
     use tempfile::TempDir;
@@ -300,7 +339,12 @@ mod tests {
         write(configuration.logdir.join("demo/other/1234abcd-build.20261127-000000.log"));
         write(configuration.logdir.join("demo/sub-lib/1234abcd-fetch.20261127-000000.log"));
         write(configuration.logdir.join("demo/sub-lib/1234abcd-build.20261127-000000.log"));
-        expect(&mut watcher, &[Sighting::Started(sub)]).await;
+        expect(&mut watcher, &[Sighting::Started(sub.clone())]).await;
+        let log = configuration.logdir.join("demo/sub-lib/1234abcd-build.20261127-000000.log");
+        let mut log = fs::File::options().append(true).open(log).unwrap();
+        log.write_all(b"[--:--:--] START   [1234abcd] sub/lib.bst: Staging sources\n").unwrap();
+        log.write_all(b"[--:--:--] START   sub/lib.bst: Running commands\n\n    make\n").unwrap();
+        expect(&mut watcher, &[Sighting::Running(sub)]).await;
 
         // As BuildStream does it: another file takes the name.
         let path = configuration.artifact_refs.join(format!("demo/app/{}", key('4')));

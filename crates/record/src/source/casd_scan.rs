@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 use super::lines::{Lines, between};
 use super::{LoggedAction, LoggedOutcome};
 
-/// The client whose requests are a build's.
-const RECC: &str = "recc";
+/// Clients whose requests are a build's: what compiles, and what runs any command.
+const CLIENTS: [&str; 3] = ["recc", "trexe", "bst-sa-exec"];
 
 /// Distinct actions that are remembered of one log, at about 200 bytes each: a hundred times the largest workload's.
 const MAX_ACTIONS: usize = 1_000_000;
@@ -18,7 +18,7 @@ const RESULT: &[u8] = b"ActionResult ";
 const FOUND: &[u8] = b"found for ActionDigest='";
 const NOT_FOUND: &[u8] = b"not found for ActionDigest='";
 
-/// Reads a log of buildbox-casd, piece by piece, and keeps the actions that recc processes asked for.
+/// Reads a log of buildbox-casd, piece by piece, and keeps the actions that a build's clients asked for.
 ///
 /// A pure state machine: what it finds depends on the bytes alone, not on how
 /// they are cut into pieces. No bytes make it fail; it remembers distinct
@@ -92,7 +92,7 @@ impl Default for CasdLogScanner {
 }
 
 impl CasdLogScanner {
-    /// A scanner at the start of a log, for the requests of recc.
+    /// A scanner at the start of a log, for the requests of recc, trexe and `bst-sa exec`.
     #[must_use]
     pub fn new() -> Self {
         Self::resume(0)
@@ -102,7 +102,7 @@ impl CasdLogScanner {
     #[must_use]
     pub fn resume(offset: u64) -> Self {
         let state = State {
-            tools: vec![RECC.into()],
+            tools: CLIENTS.map(Into::into).into(),
             actions: Vec::new(),
             rows: FxHashMap::default(),
             stats: ScanStats::default(),

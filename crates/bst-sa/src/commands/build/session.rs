@@ -144,7 +144,7 @@ impl Session {
                     tracing::debug!(log = %path.display(), "another build on the same cache directory");
                 }
             }
-            Sighting::Sources(_) | Sighting::Started(_) | Sighting::Artifact(_) => {}
+            Sighting::Sources(_) | Sighting::Started(_) | Sighting::Running(_) | Sighting::Artifact(_) => {}
         }
         for news in self.live.take(sighting) {
             match news {

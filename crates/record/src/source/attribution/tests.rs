@@ -252,7 +252,8 @@ async fn what_is_placed_stays_while_the_elements_do() {
     let placed = scene.place(action).await;
     assert_eq!(placed, Placement::Elements(vec!["app.bst".to_owned()], Grounds::WorkingDirectory));
 
-    let elements = |name: &str| vec![Element { project: Some("demo".into()), cached: Some(true), ..Element::new(name) }];
+    let elements =
+        |name: &str| vec![Element { project: Some("demo".into()), cached: Some(true), ..Element::new(name) }];
     let graph = |name: &str| Arc::new(Graph::new(DigestFunction::Sha256, elements(name)).unwrap());
     // Messages that are gone by now were read before.
     scene.attributor.blobs = Arc::new(InMemory::new());

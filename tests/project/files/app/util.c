@@ -1,0 +1,6 @@
+#include "common.h"
+
+int twice(int number)
+{
+    return number + number;
+}

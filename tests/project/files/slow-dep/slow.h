@@ -1,0 +1,1 @@
+#define PATIENCE 7

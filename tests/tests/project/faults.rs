@@ -1,0 +1,75 @@
+//! What may go wrong beside a build. After each fault the build must be what it is without us.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::DEP_H;
+use super::world::{Build, Casd, World, figure};
+
+/// The casd that primes is killed as soon as it executes something.
+pub(crate) fn daemon_killed(world: &World) {
+    let mut casd = Casd::on_cache(world);
+    world.edit(DEP_H, "42", "43");
+    let server = format!("unix:{}", casd.socket().display());
+    let running = world.start_build("app.bst", &["--server", &server]);
+    casd.wait_for_log("Execute request");
+    casd.kill();
+    let build = world.finish_build(running);
+    check(world, "casd killed while priming", &build, "43");
+}
+
+/// The record in storage is garbage.
+pub(crate) fn corrupt_record(world: &World) {
+    let blob = world.record_blob("app.bst");
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, "garbage").unwrap();
+    world.edit(DEP_H, "43", "44");
+    let build = world.build("app.bst", &[]);
+    check(world, "a corrupt record", &build, "44");
+    figure("a corrupt record: primed", 0, build.of("app.bst", "primed_hits"));
+    let said = build.text("app.bst", "no_record");
+    figure("a corrupt record: what is said names the record", true, said.contains("record"));
+}
+
+/// The recorded actions are gone from storage.
+pub(crate) fn missing_bases(world: &World) {
+    for action in world.recorded_actions("app.bst") {
+        fs::remove_file(world.blob(&action)).unwrap();
+    }
+    world.edit(DEP_H, "44", "45");
+    let build = world.build("app.bst", &[]);
+    check(world, "missing base actions", &build, "45");
+    let skipped = build.skipped("app.bst");
+    figure("missing base actions: skipped for that reason", true, skipped.contains(&"base-missing".to_owned()));
+}
+
+/// BuildStream says that it is a version from the future.
+pub(crate) fn unknown_version(world: &World) {
+    let folder = world.path("future");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("sitecustomize.py"), "import buildstream\nbuildstream.__version__ = '9.9.9'\n").unwrap();
+    world.edit(DEP_H, "45", "46");
+    let running = world.start_build_with("app.bst", &[], &[("PYTHONPATH", folder.to_str().unwrap())]);
+    let build = world.finish_build(running);
+    check(world, "an unknown version of BuildStream", &build, "46");
+    figure("an unknown version of BuildStream: it is said", true, build.stderr.contains("9.9.9"));
+}
+
+/// Nothing can be written where BuildStream keeps everything.
+pub(crate) fn unusable_cache(world: &World) {
+    let file: PathBuf = world.path("no-directory");
+    fs::write(&file, "").unwrap();
+    world.configure_cache(&file.join("cache"));
+    let alone = world.bst_status(&["build", "app.bst"]);
+    let running = world.start_build("app.bst", &[]);
+    let build = world.finish_any_build(running);
+    figure("a cache that cannot be written: status as of bst alone", alone, build.status);
+    figure("a cache that cannot be written: it is said", true, build.stderr.contains("without priming"));
+}
+
+fn check(world: &World, fault: &str, build: &Build, answer: &str) {
+    figure(&format!("{fault}: status of the build"), 0, build.status);
+    let twice = answer.parse::<i32>().unwrap() * 2;
+    let expected = format!("the answer is {answer}, twice is {twice}");
+    figure(&format!("{fault}: what the program says"), expected, world.run("app.bst", "usr/bin/app"));
+}

@@ -1,0 +1,145 @@
+//! The sample project (`tests/project`) on the released BuildStream, casd and
+//! recc: what `cargo xtask integration` runs, one test per scenario.
+//!
+//! Reads what the variables in [`world`] say; without them the tests say
+//! loudly that they are skipped, which the scenarios take for a failure. What
+//! recc asked for, and what came of it, is read from casd's own log: the
+//! summary of the tool is held against it, not believed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of a test fail like a test")]
+#![allow(clippy::print_stdout, reason = "figures are read from the output")]
+
+mod faults;
+mod world;
+
+use std::fs;
+use std::time::SystemTime;
+
+use world::{Casd, World, figure};
+
+const DEP_H: &str = "files/dep/usr/include/dep.h";
+const UTIL_C: &str = "files/app/util.c";
+
+#[test]
+fn generation() {
+    let Some(world) = World::new() else { return };
+    let build = world.build("app.bst", &[]);
+    let asked = world.asked();
+    figure("executed in a first build", 3, asked.executed);
+    figure("executed, by the summary", 3, build.of("app.bst", "executed"));
+    figure("actions in the stored record", 3, world.recorded("app.bst"));
+    figure("what the program says", "the answer is 42, twice is 84", world.run("app.bst", "usr/bin/app"));
+}
+
+#[test]
+fn chain() {
+    let Some(world) = World::new() else { return };
+    world.build("top.bst", &[]);
+    let story = world.checkout("top.bst").join("chain/story-of-three");
+    figure("what three elements wrote", "base middle top", words(&fs::read_to_string(story).unwrap()));
+    let build = world.build("count.bst", &[]);
+    figure("executed by words, through bst-sa exec", 1, build.of("words.bst", "executed"));
+    figure("executed by count, through bst-sa exec", 1, build.of("count.bst", "executed"));
+    let count = world.checkout("count.bst").join("words/count");
+    figure("words that were counted", 3, fs::read_to_string(count).unwrap().trim());
+
+    world.edit("files/words/second", "three", "three four");
+    let build = world.build("count.bst", &[]);
+    figure("executed by words after a change", 0, build.of("words.bst", "executed"));
+    figure("executed by count after a change", 0, build.of("count.bst", "executed"));
+    let count = world.checkout("count.bst").join("words/count");
+    figure("words after a change", 4, fs::read_to_string(count).unwrap().trim());
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn own_source() {
+    let Some(world) = World::new() else { return };
+    let first = world.build("app.bst", &[]);
+    let artifact = world.key("app.bst");
+
+    world.edit(UTIL_C, "number + number", "2 * number");
+    let second = world.build("app.bst", &[]);
+    let asked = world.asked();
+    figure("hits after a change of util.c", 3, asked.hits);
+    figure("executed after a change of util.c", 0, asked.executed);
+    figure("of these primed: util.c and the link", 2, second.of("app.bst", "primed_hits"));
+    figure("wasted", 0, second.of("app.bst", "wasted"));
+    figure("a new artifact", true, world.key("app.bst") != artifact);
+    figure("a new record", true, second.record("app.bst") != first.record("app.bst"));
+    figure("actions in it", 3, world.recorded("app.bst"));
+
+    world.edit(UTIL_C, "2 * number", "number * 2");
+    let third = world.build("app.bst", &["--lookup", "weak"]);
+    figure("executed with --lookup weak", 1, world.asked().executed.min(1));
+    figure("primed with --lookup weak", 0, third.of("app.bst", "primed_hits"));
+}
+
+#[test]
+fn priming() {
+    let Some(world) = World::new() else { return };
+    world.build("app.bst", &[]);
+    for (round, (old, new)) in [("42", "43"), ("43", "44")].into_iter().enumerate() {
+        world.edit(DEP_H, old, new);
+        let build = world.build("app.bst", &[]);
+        let asked = world.asked();
+        figure(&format!("hits after change {} of dep.h", round + 1), 3, asked.hits);
+        figure(&format!("executed after change {} of dep.h", round + 1), 0, asked.executed);
+        figure("of these primed", 2, build.of("app.bst", "primed_hits"));
+        figure("wasted", 0, build.of("app.bst", "wasted"));
+        // Nothing of older states stays in it.
+        figure("actions in the new record", 3, world.recorded("app.bst"));
+    }
+    figure("what the program says", "the answer is 44, twice is 88", world.run("app.bst", "usr/bin/app"));
+}
+
+#[test]
+fn chaining() {
+    let Some(world) = World::new() else { return };
+    world.build("app-chained.bst", &[]);
+    world.edit(DEP_H, "42", "43");
+    let start = SystemTime::now();
+    let build = world.build("app-chained.bst", &[]);
+    let asked = world.asked();
+    figure("hits in app-chained", 3, asked.hits);
+    figure("executed in app-chained", 0, asked.executed);
+    figure("of the hits primed: a compile and the link", 2, build.of("app-chained.bst", "primed_hits"));
+    let slow = world.built_at("slow-dep.bst");
+    let early = world.results_since(start).into_iter().filter(|stored| *stored < slow).count();
+    figure("results stored while slow-dep was being built", 2, early);
+    figure("what the program says", "43 7 1", world.run("app-chained.bst", "usr/bin/app-chained"));
+}
+
+#[test]
+fn remote_pull() {
+    let Some(first) = World::new() else { return };
+    let server = Casd::on_tcp(&first);
+    first.configure(&server.as_artifact_server());
+    let build = first.build("app.bst", &[]);
+    figure("records pushed by the first machine", 1, &build.json["totals"]["pushed"]);
+    let old = first.key("app.bst");
+
+    let Some(second) = World::new() else { return };
+    second.configure(&server.as_artifact_server());
+    second.edit(DEP_H, "42", "43");
+    let build = second.build("app.bst", &[]);
+    let asked = second.asked();
+    figure("hits on the second machine", 3, asked.hits);
+    figure("executed there", 0, asked.executed);
+    figure("of the hits primed", 3, build.of("app.bst", "primed_hits"));
+    figure("the first machine's artifact of app is there", false, second.has_artifact("app.bst", &old));
+    figure("what the program says", "the answer is 43, twice is 86", second.run("app.bst", "usr/bin/app"));
+}
+
+#[test]
+fn nothing_breaks() {
+    let Some(world) = World::new() else { return };
+    world.build("app.bst", &[]);
+    faults::daemon_killed(&world);
+    faults::corrupt_record(&world);
+    faults::missing_bases(&world);
+    faults::unknown_version(&world);
+    faults::unusable_cache(&world);
+}
