@@ -129,7 +129,12 @@ impl ConnectOptions {
         }
         let endpoint: Endpoint =
             url.parse().map_err(|e: cas_client::grpc::EndpointError| Failure::usage(e.to_string()))?;
-        let config = GrpcConfig { instance_name: self.instance.clone(), digest_function: function, ..config(endpoint) };
+        let config = GrpcConfig {
+            instance_name: self.instance.clone(),
+            digest_function: function,
+            tool_name: self.tool.unwrap_or(TOOL).to_owned(),
+            ..config(endpoint)
+        };
         Ok(Place::Service(GrpcClient::new(config)?))
     }
 }

@@ -7,7 +7,7 @@ use super::DEP_H;
 use super::world::{Build, Casd, World, figure};
 
 /// The casd that primes is killed as soon as it executes something.
-pub(crate) fn daemon_killed(world: &World) {
+pub(crate) fn daemon_killed(world: &World) -> Build {
     let mut casd = Casd::on_cache(world);
     world.edit(DEP_H, "42", "43");
     let server = format!("unix:{}", casd.socket().display());
@@ -16,19 +16,22 @@ pub(crate) fn daemon_killed(world: &World) {
     casd.kill();
     let build = world.finish_build(running);
     check(world, "casd killed while priming", &build, "43");
+    build
 }
 
-/// The record in storage is garbage.
-pub(crate) fn corrupt_record(world: &World) {
-    let blob = world.record_blob("app.bst");
-    fs::remove_file(&blob).unwrap();
-    fs::write(&blob, "garbage").unwrap();
+/// The records in storage are garbage: the last one, and the one before, which would take its place.
+pub(crate) fn corrupt_records(world: &World, records: &[String]) {
+    for record in records {
+        let blob = world.blob(record);
+        fs::remove_file(&blob).unwrap();
+        fs::write(&blob, "garbage").unwrap();
+    }
     world.edit(DEP_H, "43", "44");
     let build = world.build("app.bst", &[]);
-    check(world, "a corrupt record", &build, "44");
-    figure("a corrupt record: primed", 0, build.of("app.bst", "primed_hits"));
+    check(world, "corrupt records", &build, "44");
+    figure("corrupt records: primed", 0, build.of("app.bst", "primed_hits"));
     let said = build.text("app.bst", "no_record");
-    figure("a corrupt record: what is said names the record", true, said.contains("record"));
+    figure("corrupt records: it is said", true, said.contains("record"));
 }
 
 /// The recorded actions are gone from storage.

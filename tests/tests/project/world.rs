@@ -235,6 +235,11 @@ impl World {
         panic!("no log names an action");
     }
 
+    /// Primes an element, with a casd that the tool starts itself.
+    pub(crate) fn prime(&self, element: &str) -> Value {
+        self.tool_json(&["prime", "--json", element])
+    }
+
     /// How many actions an element's record has.
     pub(crate) fn recorded(&self, element: &str) -> usize {
         self.recorded_actions(element).len()
@@ -251,14 +256,6 @@ impl World {
     pub(crate) fn blob(&self, digest: &str) -> PathBuf {
         let hash = digest.split('/').next().unwrap();
         self.path("cache/cas/objects").join(&hash[..2]).join(&hash[2..])
-    }
-
-    /// The file of an element's record.
-    pub(crate) fn record_blob(&self, element: &str) -> PathBuf {
-        let graph = self.tool_json(&["graph", element]);
-        let elements = graph["elements"].as_array().unwrap();
-        let found = elements.iter().find(|found| found["name"] == element).unwrap();
-        self.blob(found["speculative_actions"].as_str().unwrap())
     }
 
     fn refs(&self, element: &str) -> PathBuf {
@@ -358,7 +355,7 @@ impl Casd {
         // Should this process be killed, the kernel ends casd.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(buildbox.join("buildbox-casd"));
-        command.arg(format!("--bind={bind}")).arg(runner).args(["--jobs=2", "--cache-failures=false"]).arg(storage);
+        command.arg(format!("--bind={bind}")).arg(runner).args(["--jobs=2", "--cache-failures=false", "--log-level=info"]).arg(storage);
         let file = File::create(&log).unwrap();
         command.env("PATH", path).stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null());
         let mut casd = Self { child: command.spawn().unwrap(), bind, log, _folder: folder };

@@ -42,7 +42,7 @@ impl Priming {
         for id in self.tables[owner].acts.clone() {
             let goes_on = self
                 .run_of(id)
-                .is_some_and(|run| run.is_over() || run.running.as_ref().is_some_and(|running| running.executing));
+                .is_some_and(|run| run.is_over() || run.running.as_ref().is_some_and(|running| !running.is_queued()));
             let skip = || Skip::new(SkipKind::BuildReached, format!("the build reached {element} first"));
             match &self.tables[id].state {
                 State::Waiting | State::Preparing => self.give_up(id, skip()),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use cas_client::{Lookup, Output, outputs};
+use cas_client::{ExecutionStage, Lookup, Output, outputs};
 use futures_util::stream::AbortHandle;
 use reapi_proto::Digest;
 use reapi_proto::raw::Node;
@@ -91,10 +91,18 @@ pub(super) enum Ended {
 pub(super) struct Running {
     pub(super) watch: AbortHandle,
     pub(super) operation: Option<String>,
-    /// The service says that it executes, not only that it is queued.
-    pub(super) executing: bool,
-    /// To be cancelled as soon as the operation's name is known.
+    /// What the service has said of it.
+    pub(super) stage: ExecutionStage,
+    /// To be cancelled as soon as it is known how, and that it is only queued.
     pub(super) unwanted: bool,
+}
+
+impl Running {
+    /// Whether taking it back saves work. A service that says nothing of a
+    /// stage (buildbox-casd executes at once) is taken to be executing.
+    pub(super) fn is_queued(&self) -> bool {
+        self.operation.is_none() || self.stage == ExecutionStage::Queued
+    }
 }
 
 /// All runs, and those that wait for a look-up.

@@ -209,7 +209,7 @@ impl Priming {
             if run.rounds == 0 {
                 self.totals.executions += 1;
             }
-            run.running = Some(Running { watch, operation: None, executing: false, unwanted: false });
+            run.running = Some(Running { watch, operation: None, stage: ExecutionStage::Unknown, unwanted: false });
             run.stage = Stage::Running;
             self.progress.running += 1;
         }
@@ -228,7 +228,12 @@ impl Priming {
                     self.leave(digest);
                 }
             }
-            Some(Ok(ExecutionUpdate::Stage(stage))) => running.executing = stage == ExecutionStage::Executing,
+            Some(Ok(ExecutionUpdate::Stage(stage))) => {
+                running.stage = stage;
+                if running.unwanted {
+                    self.withdraw(digest);
+                }
+            }
             Some(Ok(ExecutionUpdate::Done(outcome))) => {
                 running.watch.abort();
                 self.completed(digest, &outcome.result);
@@ -315,10 +320,10 @@ impl Priming {
     pub(super) fn withdraw(&mut self, digest: Digest) {
         let Some(run) = self.runs.table.get_mut(&digest) else { return };
         let Some(running) = &mut run.running else { return };
-        if running.executing && !self.cancelled {
+        running.unwanted = true;
+        if !running.is_queued() && !self.cancelled {
             return;
         }
-        running.unwanted = true;
         let operation = running.operation.take();
         if operation.is_none() && !self.cancelled {
             return;
