@@ -50,12 +50,12 @@ pub(crate) fn missing_bases(world: &World) {
 pub(crate) fn unknown_version(world: &World) {
     let folder = world.path("future");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("sitecustomize.py"), "import buildstream\nbuildstream.__version__ = '9.9.9'\n").unwrap();
+    fs::write(folder.join("sitecustomize.py"), "import buildstream\nbuildstream.__version__ = '2.99.0'\n").unwrap();
     world.edit(DEP_H, "45", "46");
     let running = world.start_build_with("app.bst", &[], &[("PYTHONPATH", folder.to_str().unwrap())]);
     let build = world.finish_build(running);
     check(world, "an unknown version of BuildStream", &build, "46");
-    figure("an unknown version of BuildStream: it is said", true, build.stderr.contains("9.9.9"));
+    figure("an unknown version of BuildStream: it is said", true, build.stderr.contains("2.99.0"));
 }
 
 /// Nothing can be written where BuildStream keeps everything.

@@ -40,7 +40,7 @@ struct Scenario {
 impl Scenario {
     /// Whether it works on the sample project, which holds the tool as a static program.
     fn wants_project(&self) -> bool {
-        self.tests == [project::TEST]
+        self.tests == [project::TEST] || self.tests.is_empty()
     }
 }
 
@@ -196,11 +196,11 @@ impl Report {
 }
 
 fn print_table(reports: &[Report]) {
-    println!("{:<14} {:<46} {:>10} {:>10}  ok", "scenario", "figure", "expected", "found");
+    println!("{:<14} {:<3} {:<52} {:>10} {:>10}", "scenario", "ok", "figure", "expected", "found");
     for report in reports {
         for figure in &report.figures {
             let ok = if figure.ok() { "yes" } else { "NO" };
-            println!("{:<14} {:<46} {:>10} {:>10}  {ok}", report.name, figure.name, figure.expected, figure.found);
+            println!("{:<14} {ok:<3} {:<52} {:>10} {:>10}", report.name, figure.name, figure.expected, figure.found);
         }
         let end = if report.ok() { "passed" } else { "FAILED" };
         println!("{:<14} {end} in {:.1} s", report.name, report.time.as_secs_f64());

@@ -1,6 +1,7 @@
 //! The scenarios. A new one is one entry and one function.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -40,6 +41,13 @@ pub(super) const ALL: &[Scenario] = &[
     on_project("chaining", "a link is primed while a slow dependency builds"),
     on_project("remote-pull", "a second machine primes from records on an artifact server"),
     on_project("nothing-breaks", "whatever fails beside the build, the build does not"),
+    Scenario {
+        name: "by-hand",
+        about: "tests/project/verify.sh, as a person would run it",
+        limit: Duration::from_secs(240),
+        tests: &[],
+        run: by_hand,
+    },
 ];
 
 /// One scenario on the sample project; its test has the same name, with underscores.
@@ -81,6 +89,21 @@ fn sample_project(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
     command.env("BST_SA_TEST_BST", context.stack.bin.join("bst")).env("BST_SA_TEST_BIN", context.programs.tool()?);
     command.env("BST_SA_TEST_BUILDBOX", &context.stack.buildbox);
     run_test(context, command, figures, |_| Ok(())).map(drop)
+}
+
+fn by_hand(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
+    let project = context.project.ok_or_else(|| Failure::new("the sample project was not made"))?;
+    let tools = context.programs.tool()?.parent().map(Path::to_owned).unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = [context.stack.bin.clone(), tools].into_iter().chain(std::env::split_paths(&path));
+    let mut command = tied("KILL", project.join("verify.sh"));
+    command.env("PATH", std::env::join_paths(path).map_err(|e| Failure::new(e.to_string()))?);
+    let log = context.logs.join("verify.log");
+    let ended = run_logged("verify.sh", command, &log, context.remaining(), context.interrupts);
+    let said = fs::read_to_string(&log)?;
+    let last = said.trim().lines().last().unwrap_or_default().trim_start_matches("=== ").to_owned();
+    figures.push(Figure { name: "what it says".into(), expected: "everything is as it should be".into(), found: last });
+    ended
 }
 
 /// Runs one test program against a fresh casd.
