@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Instantiate(InstantiateArgs),
     /// Before a build: adapt the recorded actions and have them executed
     Prime(PrimeArgs),
+    /// After a rebuild: hold what was predicted against what the build asked for
+    Explain(ExplainArgs),
     /// Show what is recorded
     Show(ShowArgs),
     /// Print the graph of a BuildStream project as JSON
@@ -227,6 +229,36 @@ pub(crate) struct PrimeArgs {
     /// Upload no more than this many bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_bytes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) project: ProjectOptions,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+For each action that the last build executed although it was to be primed: was it
+predicted, and if it was predicted differently, where is the first difference?
+
+Predictions are those of the last `bst-sa build` or `bst-sa prime`. What the build
+asked for is read from casd's log; with --graph, it is the subactions there.
+
+Examples:
+  bst-sa explain app.bst
+  bst-sa explain --json > explained.json
+  bst-sa explain --graph built.json --predictions primed.json --server unix:casd.sock app.bst")]
+pub(crate) struct ExplainArgs {
+    /// Elements to explain (default: all that were primed or asked for something)
+    #[arg(value_name = "ELEMENT")]
+    pub(crate) elements: Vec<String>,
+    /// What was predicted: the output of `bst-sa prime --json` (default: what the last priming left behind)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predictions: Option<PathBuf>,
+    /// The log of casd for the build (default: the newest one that names actions)
+    #[arg(long, value_name = "FILE", conflicts_with = "graph")]
+    pub(crate) log: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) json: JsonOption,
     #[command(flatten)]

@@ -58,7 +58,7 @@ impl ConnectOptions {
     }
 
     /// Under another name to the services.
-    pub(crate) fn as_tool(self, tool: &'static str) -> Self {
+    pub(crate) fn with_tool(self, tool: &'static str) -> Self {
         Self { tool: Some(tool), ..self }
     }
 

@@ -12,6 +12,7 @@ mod connect;
 mod failure;
 mod files;
 mod graph;
+mod journal;
 mod output;
 mod progress;
 mod project;

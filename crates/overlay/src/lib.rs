@@ -59,6 +59,7 @@
 
 pub mod adapt;
 pub mod derive;
+mod difference;
 mod forest;
 pub mod graph;
 pub mod layout;
@@ -70,6 +71,7 @@ mod substitution;
 
 pub use adapt::{AdaptError, Adaptation, Adapted, Now, Standing};
 pub use derive::{Dependency, DeriveError, Deriver, Mode, Observed, Observing, Prefetch};
+pub use difference::{Difference, difference, same_step};
 pub use forest::{Forest, MAX_DEPTH, Missing};
 pub use lookup::{Lookup, TreeKind};
 pub use model::*;

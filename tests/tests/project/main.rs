@@ -77,6 +77,23 @@ fn own_source() {
     let third = world.build("app.bst", &["--lookup", "weak"]);
     figure("executed with --lookup weak", 2, world.asked().executed);
     figure("primed with --lookup weak", 0, third.of("app.bst", "primed_hits"));
+
+    // What the sources gain, no record can know of.
+    world.edit(UTIL_C, "#include \"common.h\"", "#include \"common.h\"\n#include \"extra.h\"");
+    world.edit(UTIL_C, "4 * number", "4 * number + EXTRA");
+    world.add("files/app/extra.h", "#define EXTRA 1\n");
+    let fourth = world.build("app.bst", &[]);
+    figure("executed after a new header", 2, world.asked().executed);
+    let explained = world.explain("app.bst");
+    figure("explained: predicted", 1, &explained["totals"]["predicted"]);
+    figure("explained: wasted", fourth.of("app.bst", "wasted"), &explained["totals"]["wasted"]);
+    let actions = explained["elements"][0]["actions"].as_array().unwrap();
+    let different = actions.iter().find(|action| action["prediction"] == "different").unwrap();
+    let path = different["difference"]["path"].as_str().unwrap();
+    figure("explained: first difference", "buildstream/sample/app.bst/extra.h", path);
+    figure("explained: predicted there", "null", &different["difference"]["predicted"]);
+    let link = actions.iter().find(|action| action["prediction"] == "none").unwrap();
+    figure("explained: why the link was not", true, link["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
 }
 
 #[test]

@@ -113,6 +113,11 @@ impl World {
         fs::write(&path, text.replace(old, new)).unwrap();
     }
 
+    /// Adds a file to the project.
+    pub(crate) fn add(&self, name: &str, text: &str) {
+        fs::write(self.path("project").join(name), text).unwrap();
+    }
+
     /// Runs `bst-sa build`, which must succeed.
     pub(crate) fn build(&self, element: &str, options: &[&str]) -> Build {
         let running = self.start_build(element, options);
@@ -240,6 +245,11 @@ impl World {
         self.tool_json(&["prime", "--json", element])
     }
 
+    /// What became of the predictions for an element.
+    pub(crate) fn explain(&self, element: &str) -> Value {
+        self.tool_json(&["explain", "--json", element])
+    }
+
     /// How many actions an element's record has.
     pub(crate) fn recorded(&self, element: &str) -> usize {
         self.recorded_actions(element).len()
@@ -355,7 +365,11 @@ impl Casd {
         // Should this process be killed, the kernel ends casd.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(buildbox.join("buildbox-casd"));
-        command.arg(format!("--bind={bind}")).arg(runner).args(["--jobs=2", "--cache-failures=false", "--log-level=info"]).arg(storage);
+        command
+            .arg(format!("--bind={bind}"))
+            .arg(runner)
+            .args(["--jobs=2", "--cache-failures=false", "--log-level=info"])
+            .arg(storage);
         let file = File::create(&log).unwrap();
         command.env("PATH", path).stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null());
         let mut casd = Self { child: command.spawn().unwrap(), bind, log, _folder: folder };

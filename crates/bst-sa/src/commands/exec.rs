@@ -30,7 +30,7 @@ pub(crate) async fn run(mut args: ExecArgs) -> Result<ExitCode, Failure> {
         *output = clean_path("--output", output)?;
     }
     // Actions of a build, for whoever reads the service's log: not those that priming asks for.
-    args.connect = args.connect.as_tool("bst-sa-exec");
+    args.connect = args.connect.with_tool("bst-sa-exec");
     let blobs = args.connect.blobs(FUNCTION)?;
     let cache = args.connect.optional_action_cache(FUNCTION)?;
     let execution = args.connect.execution(FUNCTION)?;

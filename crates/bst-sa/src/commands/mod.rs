@@ -4,9 +4,10 @@ mod build;
 mod demo;
 mod doctor;
 mod exec;
+mod explain;
 mod generate;
 mod graph;
-mod prime;
+pub(crate) mod prime;
 mod show;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Generate(args) => generate::run(args).await,
         Command::Instantiate(args) => prime::instantiate(args).await,
         Command::Prime(args) => prime::prime(args).await,
+        Command::Explain(args) => explain::run(args).await,
         Command::Show(args) => show::run(args).await,
         Command::Graph(args) => graph::run(args).await,
         Command::Exec(args) => exec::run(args).await,

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::{InstantiateArgs, LookupChoice, PrimeArgs};
 use crate::failure::Failure;
+use crate::journal;
 use crate::output;
 use crate::progress::Progress;
 use crate::project::Elements;
@@ -54,7 +55,11 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
         ..defaults
     };
     let records = elements.records(Some(&services.blobs));
+    let cachedir = elements.project.as_ref().map(|project| project.configuration.cachedir.clone());
     let report = run(services, elements, records, &args.elements, options).await;
+    if let (Ok(report), Some(cachedir)) = (&report, cachedir) {
+        journal::keep(&cachedir, report);
+    }
     if let Some(daemon) = daemon {
         daemon.stop().await;
     }
@@ -114,6 +119,11 @@ fn finish(report: &Report, as_json: bool, detail: Detail) -> Result<ExitCode, Fa
     let totals = &report.totals;
     let useless = totals.failed > 0 && totals.executed + totals.cached + totals.submitted == 0;
     Ok(if useless { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What `prime --json` prints.
+pub(crate) fn json_of_priming(report: &Report) -> Value {
+    json_report(report, Detail::Executions)
 }
 
 fn json_report(report: &Report, detail: Detail) -> Value {

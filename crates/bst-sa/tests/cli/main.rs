@@ -12,6 +12,7 @@ mod build;
 mod demo;
 mod doctor;
 mod exec;
+mod explain;
 mod hostile_graphs;
 mod hostile_messages;
 mod hostile_services;

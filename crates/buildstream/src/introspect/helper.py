@@ -331,6 +331,9 @@ def main():
             say("error", kind="refused", message=message, detail=str(detail) if detail else None)
         except RecursionError:
             say("error", kind="refused", message="dependencies are nested too deeply for BuildStream")
+        except OSError as e:
+            # A cache directory that cannot be written, a full disk.
+            say("error", kind="refused", message=str(e))
         except (AttributeError, ImportError, KeyError, NameError, TypeError) as e:
             say("error", kind="incompatible", message=repr(e), detail=traceback.format_exc())
     except Stopped:

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::record::{Recorded, Recorder};
 use crate::connect::ConnectOptions;
 use crate::failure::Failure;
+use crate::journal;
 use crate::services::{self, FUNCTION, Record};
 
 /// After the build priming has nobody to work for; this is what its last words may take.
@@ -253,6 +254,9 @@ impl Session {
             Priming::Waiting(_) => (None, Some("no casd of BuildStream was seen".to_owned())),
             Priming::Off(reason) => (None, Some(reason)),
         };
+        if let Some(report) = &report {
+            journal::keep(&self.project.configuration.cachedir, report);
+        }
         if let Recording::Busy(_) = &self.recorder {
             let recorded = end_of(&mut self.recorder).await;
             self.take_records(recorded);
