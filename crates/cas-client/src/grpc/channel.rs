@@ -1,17 +1,19 @@
 //! One HTTP/2 connection, made when first needed and remade when broken.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 
+use super::route::{Route, connect_tcp};
 use super::transport::Transport;
 use super::{Endpoint, GrpcConfig, KeepAlive};
 use crate::{Error, ErrorKind, Result};
@@ -31,6 +33,7 @@ const FRAME_BYTES: u32 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     endpoint: Endpoint,
+    route: Route,
     connect_timeout: Duration,
     state: Mutex<State>,
     opened: Arc<AtomicU64>,
@@ -58,9 +61,10 @@ pub(super) struct Lease {
 
 impl Connection {
     /// A connection for at most `places` calls at once. Nothing happens before the first use.
-    pub(super) fn new(config: &GrpcConfig, places: usize) -> Self {
+    pub(super) fn new(config: &GrpcConfig, route: Route, places: usize) -> Self {
         Self {
             endpoint: config.endpoint.clone(),
+            route,
             connect_timeout: config.timeouts.connect,
             state: Mutex::new(State { channel: None, keep_alive: config.keep_alive, epoch: 0 }),
             opened: Arc::default(),
@@ -113,9 +117,12 @@ impl Connection {
     }
 
     fn open(&self, keep_alive: KeepAlive) -> Result<Channel> {
-        let url = format!("http://{}", self.endpoint.authority());
-        let builder = Channel::from_shared(url)
-            .map_err(|e| Error::new(ErrorKind::Invalid, "connect", e.to_string()).at(&self.endpoint))?
+        let authority = self.endpoint.authority();
+        let invalid =
+            |e: &dyn fmt::Display| Error::new(ErrorKind::Invalid, "connect", e.to_string()).at(&self.endpoint);
+        // TLS is below what tonic is told: certificates are parsed once, and not in vain.
+        let mut builder = Channel::from_shared(format!("http://{authority}"))
+            .map_err(|e| invalid(&e))?
             .connect_timeout(self.connect_timeout)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -123,9 +130,12 @@ impl Connection {
             .http2_keep_alive_interval(keep_alive.interval)
             .keep_alive_timeout(keep_alive.timeout)
             .keep_alive_while_idle(false);
+        if matches!(self.route, Route::Tls(_)) {
+            builder = builder.origin(format!("https://{authority}").parse().map_err(|e| invalid(&e))?);
+        }
         let opened = Arc::clone(&self.opened);
-        Ok(match self.endpoint.clone() {
-            Endpoint::Unix { path } => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
+        Ok(match self.route.clone() {
+            Route::Unix(path) => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
                 let (path, opened) = (path.clone(), Arc::clone(&opened));
                 async move {
                     let stream = UnixStream::connect(path).await?;
@@ -133,11 +143,18 @@ impl Connection {
                     std::io::Result::Ok(TokioIo::new(stream))
                 }
             })),
-            Endpoint::Tcp { host, port } => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
+            Route::Tcp(host, port) => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
                 let (host, opened) = (host.clone(), Arc::clone(&opened));
                 async move {
-                    let stream = TcpStream::connect((host.as_str(), port)).await?;
-                    stream.set_nodelay(true)?;
+                    let stream = connect_tcp(&host, port).await?;
+                    opened.fetch_add(1, Ordering::Relaxed);
+                    std::io::Result::Ok(TokioIo::new(stream))
+                }
+            })),
+            Route::Tls(tls) => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
+                let (tls, opened) = (tls.clone(), Arc::clone(&opened));
+                async move {
+                    let stream = tls.connect().await?;
                     opened.fetch_add(1, Ordering::Relaxed);
                     std::io::Result::Ok(TokioIo::new(stream))
                 }
@@ -217,7 +234,7 @@ mod tests {
     #[test]
     fn one_complaint_counts_once() {
         let config = GrpcConfig::new(Endpoint::Tcp { host: "localhost".into(), port: 1 });
-        let connection = Connection::new(&config, 1);
+        let connection = Connection::new(&config, Route::new(&config).unwrap(), 1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
         let (one, other) = (connection.lease().unwrap(), connection.lease().unwrap());

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::capabilities::CapabilitiesCache;
 use super::channel::{Connection, Lease, Place};
 use super::metadata::Caller;
+use super::route::Route;
 use super::status::call_failure;
 use super::transport::Transport;
 use super::{Access, GrpcConfig};
@@ -65,16 +66,19 @@ impl GrpcClient {
     /// A client that has not connected yet.
     ///
     /// # Errors
-    /// `Invalid` for an instance name that cannot be part of a resource name. Never because of the network.
+    /// `Invalid` for an instance name that cannot be part of a resource name, for [`GrpcConfig::tls`] where the
+    /// endpoint does not use TLS, and where it does and neither the configuration nor the system has certificates to
+    /// trust. Never because of the network.
     pub fn new(config: GrpcConfig) -> Result<Self> {
         let instance = InstanceName::new(&config.instance_name)
             .map_err(|e| Error::new(ErrorKind::Invalid, "connect", e.to_string()).at(&config.endpoint))?;
+        let route = Route::new(&config)?;
         let inner = Inner {
             instance,
             caller: Caller::new(&config),
             retrier: Arc::new(Retrier::new(config.retry.clone(), fastrand::Rng::with_seed(config.retry_seed))),
-            calls: Connection::new(&config, config.limits.concurrent_calls),
-            watches: Connection::new(&config, config.limits.concurrent_executions),
+            calls: Connection::new(&config, route.clone(), config.limits.concurrent_calls),
+            watches: Connection::new(&config, route, config.limits.concurrent_executions),
             capabilities: CapabilitiesCache::default(),
             config,
         };

@@ -7,6 +7,7 @@ use prost::Message as _;
 use prost_types::Any;
 use reapi_proto::precondition::{MISSING, parse_subject};
 use reapi_proto::{Digest, rpc};
+use tokio_rustls::rustls;
 use tonic::{Code, Status};
 
 use super::operation::METHOD as EXECUTE;
@@ -27,7 +28,11 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 /// client cancelled: cancelling is dropping.
 pub(super) fn call_failure(method: &'static str, status: &Status) -> Failure {
     if let Some(source) = status.source() {
-        return Failure::retry(Error::new(ErrorKind::Unavailable, method, transport_reason(source)));
+        let reason = transport_reason(source);
+        return match handshake_verdict(source, &reason) {
+            Some((kind, what)) => Failure::fatal(Error::new(kind, method, format!("{what}: {reason}"))),
+            None => Failure::retry(Error::new(ErrorKind::Unavailable, method, reason)),
+        };
     }
     let details = rpc::Status::decode(status.details()).map(|s| s.details).unwrap_or_default();
     failure(method, status.code(), status.message(), &details)
@@ -163,6 +168,44 @@ fn transport_reason(source: &(dyn StdError + 'static)) -> String {
     printable(&reasons.join(": "))
 }
 
+/// What a failed TLS handshake means, where trying again would not help: certificates stay what they are.
+fn handshake_verdict(source: &(dyn StdError + 'static), reason: &str) -> Option<(ErrorKind, &'static str)> {
+    if refuses_certificate(reason) {
+        return Some((ErrorKind::Denied, "the service does not accept this client's certificate, or that it has none"));
+    }
+    let error = std::iter::successors(Some(source), |&error| error.source()).find_map(|error| {
+        // The source of an input/output error is that of the error inside it, which has to be asked for itself.
+        error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
+    })?;
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            Some((ErrorKind::Denied, "the service's certificate is not one that this client trusts"))
+        }
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            Some((ErrorKind::Protocol, "the service does not speak TLS"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the service ended the connection for want of a certificate that it
+/// accepts. In TLS 1.3 it says so after the handshake, and all that HTTP/2
+/// keeps of an error in the stream below is its text.
+fn refuses_certificate(reason: &str) -> bool {
+    const ALERT: &str = "received fatal alert: ";
+    const ABOUT_CERTIFICATES: [&str; 8] = [
+        "BadCertificate",
+        "UnsupportedCertificate",
+        "CertificateRevoked",
+        "CertificateExpired",
+        "CertificateUnknown",
+        "CertificateRequired",
+        "UnknownCA",
+        "AccessDenied",
+    ];
+    reason.split_once(ALERT).is_some_and(|(_, alert)| ABOUT_CERTIFICATES.iter().any(|name| alert.starts_with(name)))
+}
+
 /// `message` fit for one line of a log.
 pub(super) fn printable(message: &str) -> String {
     message.chars().take(MAX_MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -247,6 +290,19 @@ mod tests {
         let failure = call_failure("Test", &status);
         assert_eq!(failure.error.kind(), ErrorKind::Unavailable);
         assert_eq!(failure.error.reason(), "connection closed");
+    }
+
+    #[test]
+    fn alerts_about_certificates_are_recognised() {
+        use tokio_rustls::rustls::{AlertDescription as Alert, Error};
+        let check = |alert, expected| {
+            assert_eq!(refuses_certificate(&Error::AlertReceived(alert).to_string()), expected, "{alert:?}");
+        };
+        check(Alert::CertificateRequired, true);
+        check(Alert::UnknownCA, true);
+        check(Alert::CertificateExpired, true);
+        check(Alert::InternalError, false);
+        check(Alert::ProtocolVersion, false);
     }
 
     #[test]
