@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 
 use super::route::{Route, connect_tcp};
+use super::token::Credential;
 use super::transport::Transport;
 use super::{Endpoint, GrpcConfig, KeepAlive};
 use crate::{Error, ErrorKind, Result};
@@ -43,7 +44,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct State {
     /// Made at first use: making it needs a runtime, constructing a client does not.
-    channel: Option<Transport>,
+    channel: Option<Channel>,
     keep_alive: KeepAlive,
     epoch: u64,
 }
@@ -52,10 +53,11 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Place(#[expect(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
 
-/// A channel and which of a connection's successive channels it is.
+/// A channel, which of a connection's successive channels it is, and what its calls show.
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
     pub(super) channel: Transport,
+    pub(super) credential: Option<Credential>,
     epoch: u64,
 }
 
@@ -84,18 +86,19 @@ impl Connection {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// The channel to send on.
+    /// The channel to send on, showing `credential`.
     ///
     /// # Errors
     /// `Invalid` when the endpoint cannot be put into a URL.
-    pub(super) fn lease(&self) -> Result<Lease> {
+    pub(super) fn lease(&self, credential: Option<Credential>) -> Result<Lease> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match &state.channel {
             Some(channel) => channel.clone(),
-            None => Transport::new(self.open(state.keep_alive)?),
+            None => self.open(state.keep_alive)?,
         };
         state.channel = Some(channel.clone());
-        Ok(Lease { channel, epoch: state.epoch })
+        let authorization = credential.as_ref().map(|credential| credential.token.header());
+        Ok(Lease { channel: Transport::new(channel, authorization), credential, epoch: state.epoch })
     }
 
     /// Learns from a failed call: a service that finds the pings too frequent
@@ -237,11 +240,11 @@ mod tests {
         let connection = Connection::new(&config, Route::new(&config).unwrap(), 1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let (one, other) = (connection.lease().unwrap(), connection.lease().unwrap());
+        let (one, other) = (connection.lease(None).unwrap(), connection.lease(None).unwrap());
         assert_eq!(one.epoch, other.epoch);
         connection.calm(&one);
         connection.calm(&other);
         assert_eq!(connection.state.lock().unwrap().keep_alive.interval, config.keep_alive.interval * 2);
-        assert_ne!(connection.lease().unwrap().epoch, one.epoch);
+        assert_ne!(connection.lease(None).unwrap().epoch, one.epoch);
     }
 }

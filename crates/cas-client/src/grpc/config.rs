@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reapi_proto::DigestFunction;
 
-use super::{Endpoint, TlsMaterial};
+use super::{Endpoint, TlsMaterial, TokenFile};
 use crate::retry::RetryPolicy;
 
 /// How a [`GrpcClient`](super::GrpcClient) is set up. [`GrpcConfig::new`] has defaults for all but the endpoint.
@@ -14,6 +14,8 @@ pub struct GrpcConfig {
     pub endpoint: Endpoint,
     /// Whom to trust and who we are, where the endpoint uses TLS; empty where it does not.
     pub tls: TlsMaterial,
+    /// The bearer token to show with every call; none by default.
+    pub token: Option<TokenFile>,
     /// The instance of the service; often empty. May have several segments.
     pub instance_name: String,
     /// The function that names blobs; checked against what the service supports at first use.
@@ -47,6 +49,7 @@ impl GrpcConfig {
         Self {
             endpoint,
             tls: TlsMaterial::default(),
+            token: None,
             instance_name: String::new(),
             digest_function: DigestFunction::Sha256,
             access: Access::ReadWrite,
