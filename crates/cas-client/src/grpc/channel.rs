@@ -109,6 +109,13 @@ impl Connection {
         }
     }
 
+    /// Why the service does not want to talk to this client, if that is what broke the connection.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let Route::Tls(tls) = &self.route else { return None };
+        let alert = tls.refusal()?;
+        Some(format!("the service does not accept this client's certificate, or that it has none: {alert:?}"))
+    }
+
     fn calm(&self, lease: &Lease) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.epoch == lease.epoch {

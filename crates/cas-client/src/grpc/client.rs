@@ -166,9 +166,14 @@ impl GrpcClient {
         status: &Status,
     ) -> Failure {
         connection.observe(lease, status);
-        let redacted = lease.credential.as_ref().and_then(|c| redact(status, &c.token));
-        let mut failure =
-            call_failure(method, redacted.as_ref().unwrap_or(status)).map(|e| e.at(&self.config().endpoint));
+        let failure = match connection.refusal().filter(|_| status.source().is_some()) {
+            Some(reason) => Failure::fatal(Error::new(ErrorKind::Denied, method, reason)),
+            None => {
+                let redacted = lease.credential.as_ref().and_then(|c| redact(status, &c.token));
+                call_failure(method, redacted.as_ref().unwrap_or(status))
+            }
+        };
+        let mut failure = failure.map(|e| e.at(&self.config().endpoint));
         if status.code() == Code::Unauthenticated
             && let Some((tokens, credential)) = self.inner.tokens.as_ref().zip(lease.credential.as_ref())
         {

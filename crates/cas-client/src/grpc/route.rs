@@ -1,13 +1,18 @@
 //! How bytes get to the service and back.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{AlertDescription as Alert, Error as RustlsError};
 
 use super::tls::HTTP2;
 use super::{Endpoint, GrpcConfig};
@@ -42,7 +47,13 @@ impl Route {
                     return invalid("no certificate can be for a host of this name");
                 };
                 let tls = config.tls.client_config().map_err(|e| e.at(&config.endpoint))?;
-                Ok(Self::Tls(Tls { host, port, name, connector: TlsConnector::from(Arc::new(tls)) }))
+                Ok(Self::Tls(Tls {
+                    host,
+                    port,
+                    name,
+                    connector: TlsConnector::from(Arc::new(tls)),
+                    refusal: Refusal::default(),
+                }))
             }
         }
     }
@@ -55,17 +66,23 @@ pub(super) struct Tls {
     port: u16,
     name: ServerName<'static>,
     connector: TlsConnector,
+    refusal: Refusal,
 }
 
 impl Tls {
     /// Connects and shakes hands.
-    pub(super) async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = connect_tcp(&self.host, self.port).await?;
-        let stream = self.connector.connect(self.name.clone(), stream).await?;
+    pub(super) async fn connect(&self) -> io::Result<Attentive> {
+        let stream = connect_tcp(&self.host, self.port).await.inspect_err(|_| self.refusal.set(None))?;
+        let stream = self.connector.connect(self.name.clone(), stream).await.inspect_err(|e| self.refusal.learn(e))?;
         match stream.get_ref().1.alpn_protocol() {
-            Some(HTTP2) => Ok(stream),
-            _ => Err(std::io::Error::other("the service does not offer HTTP/2 (by ALPN), which gRPC needs")),
+            Some(HTTP2) => Ok(Attentive { stream, refusal: self.refusal.clone(), accepted: false }),
+            _ => Err(io::Error::other("the service does not offer HTTP/2 (by ALPN), which gRPC needs")),
         }
+    }
+
+    /// What the service had against our certificate, or its absence, the last time that it said anything.
+    pub(super) fn refusal(&self) -> Option<Alert> {
+        *self.refusal.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,8 +92,96 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// What the service says of our certificate. In TLS 1.3 it says so after the
+/// handshake, on a connection that calls are being made on, and of those some
+/// see only that it was closed.
+#[derive(Clone, Default)]
+struct Refusal(Arc<Mutex<Option<Alert>>>);
+
+impl Refusal {
+    fn set(&self, alert: Option<Alert>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = alert;
+    }
+
+    fn learn(&self, error: &io::Error) {
+        let error = error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>());
+        self.set(match error {
+            Some(RustlsError::AlertReceived(alert)) if is_about_certificates(*alert) => Some(*alert),
+            _ => None,
+        });
+    }
+}
+
+fn is_about_certificates(alert: Alert) -> bool {
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
+}
+
+/// A stream that remembers why it was refused.
+pub(super) struct Attentive {
+    stream: TlsStream<TcpStream>,
+    refusal: Refusal,
+    /// Whether the service has said something else than that.
+    accepted: bool,
+}
+
+impl AsyncRead for Attentive {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        match &result {
+            Err(error) => self.refusal.learn(error),
+            Ok(()) if !self.accepted && buffer.filled().len() > before => {
+                self.accepted = true;
+                self.refusal.set(None);
+            }
+            Ok(()) => {}
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Attentive {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// Connects, with small messages sent at once.
-pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+pub(super) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -29,7 +29,7 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 pub(super) fn call_failure(method: &'static str, status: &Status) -> Failure {
     if let Some(source) = status.source() {
         let reason = transport_reason(source);
-        return match handshake_verdict(source, &reason) {
+        return match handshake_verdict(source) {
             Some((kind, what)) => Failure::fatal(Error::new(kind, method, format!("{what}: {reason}"))),
             None => Failure::retry(Error::new(ErrorKind::Unavailable, method, reason)),
         };
@@ -169,10 +169,8 @@ fn transport_reason(source: &(dyn StdError + 'static)) -> String {
 }
 
 /// What a failed TLS handshake means, where trying again would not help: certificates stay what they are.
-fn handshake_verdict(source: &(dyn StdError + 'static), reason: &str) -> Option<(ErrorKind, &'static str)> {
-    if refuses_certificate(reason) {
-        return Some((ErrorKind::Denied, "the service does not accept this client's certificate, or that it has none"));
-    }
+/// What the service finds wrong with ours is known to `route::Tls`.
+fn handshake_verdict(source: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> {
     let error = std::iter::successors(Some(source), |&error| error.source()).find_map(|error| {
         // The source of an input/output error is that of the error inside it, which has to be asked for itself.
         error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
@@ -186,24 +184,6 @@ fn handshake_verdict(source: &(dyn StdError + 'static), reason: &str) -> Option<
         }
         _ => None,
     }
-}
-
-/// Whether the service ended the connection for want of a certificate that it
-/// accepts. In TLS 1.3 it says so after the handshake, and all that HTTP/2
-/// keeps of an error in the stream below is its text.
-fn refuses_certificate(reason: &str) -> bool {
-    const ALERT: &str = "received fatal alert: ";
-    const ABOUT_CERTIFICATES: [&str; 8] = [
-        "BadCertificate",
-        "UnsupportedCertificate",
-        "CertificateRevoked",
-        "CertificateExpired",
-        "CertificateUnknown",
-        "CertificateRequired",
-        "UnknownCA",
-        "AccessDenied",
-    ];
-    reason.split_once(ALERT).is_some_and(|(_, alert)| ABOUT_CERTIFICATES.iter().any(|name| alert.starts_with(name)))
 }
 
 /// `message` fit for one line of a log.
@@ -290,19 +270,6 @@ mod tests {
         let failure = call_failure("Test", &status);
         assert_eq!(failure.error.kind(), ErrorKind::Unavailable);
         assert_eq!(failure.error.reason(), "connection closed");
-    }
-
-    #[test]
-    fn alerts_about_certificates_are_recognised() {
-        use tokio_rustls::rustls::{AlertDescription as Alert, Error};
-        let check = |alert, expected| {
-            assert_eq!(refuses_certificate(&Error::AlertReceived(alert).to_string()), expected, "{alert:?}");
-        };
-        check(Alert::CertificateRequired, true);
-        check(Alert::UnknownCA, true);
-        check(Alert::CertificateExpired, true);
-        check(Alert::InternalError, false);
-        check(Alert::ProtocolVersion, false);
     }
 
     #[test]
