@@ -75,9 +75,7 @@ impl From<cas_client::Error> for Failure {
                 Some("what is stored or was sent under this digest is something else; ask another store")
             }
             ErrorKind::Unsupported => Some("`bst-sa doctor` with the same options lists what the service offers"),
-            ErrorKind::Denied => {
-                Some("the service or the directory does not allow this; check permissions and options")
-            }
+            ErrorKind::Denied => Some("check permissions, and for services --token-file, --tls-ca and --tls-cert"),
             _ => None,
         };
         let mut failure = Self::new(error.to_string());

@@ -101,7 +101,7 @@ fn casd_client(socket: &Path) -> Result<GrpcClient, Failure> {
         max_elapsed: Duration::from_secs(2),
         ..RetryPolicy::default()
     };
-    let config = GrpcConfig { retry, digest_function: FUNCTION, ..connect::config(endpoint) };
+    let config = GrpcConfig { retry, ..connect::config(endpoint, "", FUNCTION) };
     Ok(GrpcClient::new(config)?)
 }
 

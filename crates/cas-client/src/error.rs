@@ -19,7 +19,8 @@ pub enum ErrorKind {
     Protocol,
     /// A size or count is above a limit of ours or of the service: split or refuse.
     LimitExceeded,
-    /// The service refuses this caller (credentials, read-only): change the configuration.
+    /// The service refuses this caller (credentials, read-only), or is not the one that this caller trusts: change the
+    /// configuration.
     Denied,
     /// The request itself is wrong: fix the caller.
     Invalid,

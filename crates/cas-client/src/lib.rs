@@ -17,8 +17,10 @@
 //!
 //! What is deliberately not here: anything about BuildStream or about
 //! speculative actions, writing trees to disk, running commands, and a server.
-//! No public type mentions the gRPC library. Nothing here reads the
-//! environment or a configuration file.
+//! No public type mentions the gRPC library. Nothing here reads a
+//! configuration file, or the environment; the one exception is that the
+//! certificates which the system trusts are looked for where `SSL_CERT_FILE`
+//! and `SSL_CERT_DIR` say.
 //!
 //! Every byte that is handed out was checked against its digest, whichever
 //! way it came. Errors say what a caller can do about them ([`ErrorKind`]).

@@ -55,6 +55,8 @@ pub(crate) enum Verdict {
     Fatal,
     /// Worth repeating, after at least this wait where the service named one.
     Retry { at_least: Option<Duration> },
+    /// What was refused is about to be replaced: worth repeating once, whatever the policy, and at once.
+    Renewed,
 }
 
 /// A failed attempt.
@@ -111,7 +113,7 @@ impl Retrier {
 
     /// Starts to count the attempts of one call. The first attempt is free.
     pub(crate) fn attempts(self: &Arc<Self>) -> Attempts {
-        Attempts { retrier: Arc::clone(self), made: 1, in_a_row: 1, since: Instant::now() }
+        Attempts { retrier: Arc::clone(self), made: 1, in_a_row: 1, since: Instant::now(), renewed: false }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
@@ -151,6 +153,7 @@ pub(crate) struct Attempts {
     made: u32,
     in_a_row: u32,
     since: Instant,
+    renewed: bool,
 }
 
 impl Attempts {
@@ -158,7 +161,16 @@ impl Attempts {
     /// the failure's own error, with the number of attempts.
     pub(crate) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
         let Failure { error, verdict } = failure;
-        let Verdict::Retry { at_least } = verdict else { return Err(error.after(self.made)) };
+        let at_least = match verdict {
+            Verdict::Renewed if !self.renewed => {
+                tracing::debug!(%error, attempt = self.made, "trying once more");
+                self.renewed = true;
+                self.made = self.made.saturating_add(1);
+                return Ok(());
+            }
+            Verdict::Fatal | Verdict::Renewed => return Err(error.after(self.made)),
+            Verdict::Retry { at_least } => at_least,
+        };
         let policy = &self.retrier.policy;
         let delay = self.retrier.delay(self.in_a_row).max(at_least.unwrap_or_default());
         let too_late = self.since.elapsed().saturating_add(delay) > policy.max_elapsed;
@@ -181,6 +193,7 @@ impl Attempts {
     pub(crate) fn progressed(&mut self) {
         self.in_a_row = 1;
         self.since = Instant::now();
+        self.renewed = false;
     }
 }
 
@@ -263,6 +276,20 @@ mod tests {
         let retrier = retrier(RetryPolicy::default());
         let error = Error::new(ErrorKind::Denied, "Test", "no");
         assert_eq!(retrier.attempts().again(error.into()).await.unwrap_err().to_string(), "denied: Test: no");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_renewed_gets_one_more_attempt_until_there_is_progress() {
+        let renewed = || Failure { verdict: Verdict::Renewed, ..failure() };
+        let retrier = retrier(RetryPolicy { max_attempts: 1, budget: 0, ..RetryPolicy::default() });
+        let mut attempts = retrier.attempts();
+        for _ in 0..2 {
+            attempts.again(renewed()).await.unwrap();
+            attempts.progressed();
+        }
+        attempts.again(renewed()).await.unwrap();
+        let error = attempts.again(renewed()).await.unwrap_err();
+        assert!(error.to_string().contains("after 4 attempts"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The program as its users run it: arguments in, tables, JSON, messages and exit codes out.
 //!
-//! One file per command, and three for what goes wrong: graphs, stored
-//! messages, services. Every test has a directory of its own and runs the real
+//! One file per command, three for what goes wrong (graphs, stored messages,
+//! services), and one for certificates and tokens. Every test has a directory of its own and runs the real
 //! binary in it; services are `testbed` servers in the test's own process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
@@ -19,5 +19,6 @@ mod hostile_services;
 mod interrupt;
 mod prime;
 mod records;
+mod secure;
 mod show;
 mod usage;

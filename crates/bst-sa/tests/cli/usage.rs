@@ -79,6 +79,8 @@ async fn wrong_arguments_end_with_two() {
         &["show", "--file", "f", "--digest", "d"],
         &["generate", "--graph", "g.json", "--config", "buildstream.conf"],
         &["graph", "--option", "arch"],
+        &["doctor", "--server", "https://host", "--tls-cert", "own.crt"],
+        &["doctor", "--server", "https://host", "--tls-key", "own.key"],
         &["show", "--file", "f", "--json", "--dot"],
         &["exec", "--env", "=x", "--", "true"],
         &["exec", "--platform", "no-value", "--", "true"],

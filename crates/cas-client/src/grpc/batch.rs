@@ -196,7 +196,7 @@ fn summary<B: Batch>(again: &[(B::Item, Failure)]) -> Failure {
         .iter()
         .filter_map(|(_, failure)| match failure.verdict {
             Verdict::Retry { at_least } => at_least,
-            Verdict::Fatal => None,
+            Verdict::Fatal | Verdict::Renewed => None,
         })
         .max();
     let error =

@@ -1,17 +1,20 @@
 //! One HTTP/2 connection, made when first needed and remade when broken.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 
+use super::route::{Route, connect_tcp};
+use super::token::Credential;
 use super::transport::Transport;
 use super::{Endpoint, GrpcConfig, KeepAlive};
 use crate::{Error, ErrorKind, Result};
@@ -31,6 +34,7 @@ const FRAME_BYTES: u32 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     endpoint: Endpoint,
+    route: Route,
     connect_timeout: Duration,
     state: Mutex<State>,
     opened: Arc<AtomicU64>,
@@ -40,7 +44,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct State {
     /// Made at first use: making it needs a runtime, constructing a client does not.
-    channel: Option<Transport>,
+    channel: Option<Channel>,
     keep_alive: KeepAlive,
     epoch: u64,
 }
@@ -49,18 +53,20 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Place(#[expect(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
 
-/// A channel and which of a connection's successive channels it is.
+/// A channel, which of a connection's successive channels it is, and what its calls show.
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
     pub(super) channel: Transport,
+    pub(super) credential: Option<Credential>,
     epoch: u64,
 }
 
 impl Connection {
     /// A connection for at most `places` calls at once. Nothing happens before the first use.
-    pub(super) fn new(config: &GrpcConfig, places: usize) -> Self {
+    pub(super) fn new(config: &GrpcConfig, route: Route, places: usize) -> Self {
         Self {
             endpoint: config.endpoint.clone(),
+            route,
             connect_timeout: config.timeouts.connect,
             state: Mutex::new(State { channel: None, keep_alive: config.keep_alive, epoch: 0 }),
             opened: Arc::default(),
@@ -80,18 +86,19 @@ impl Connection {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// The channel to send on.
+    /// The channel to send on, showing `credential`.
     ///
     /// # Errors
     /// `Invalid` when the endpoint cannot be put into a URL.
-    pub(super) fn lease(&self) -> Result<Lease> {
+    pub(super) fn lease(&self, credential: Option<Credential>) -> Result<Lease> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match &state.channel {
             Some(channel) => channel.clone(),
-            None => Transport::new(self.open(state.keep_alive)?),
+            None => self.open(state.keep_alive)?,
         };
         state.channel = Some(channel.clone());
-        Ok(Lease { channel, epoch: state.epoch })
+        let authorization = credential.as_ref().map(|credential| credential.token.header());
+        Ok(Lease { channel: Transport::new(channel, authorization), credential, epoch: state.epoch })
     }
 
     /// Learns from a failed call: a service that finds the pings too frequent
@@ -100,6 +107,13 @@ impl Connection {
         if complains_of_pings(status) {
             self.calm(lease);
         }
+    }
+
+    /// Why the service does not want to talk to this client, if that is what broke the connection.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let Route::Tls(tls) = &self.route else { return None };
+        let alert = tls.refusal()?;
+        Some(format!("the service does not accept this client's certificate, or that it has none: {alert:?}"))
     }
 
     fn calm(&self, lease: &Lease) {
@@ -113,9 +127,12 @@ impl Connection {
     }
 
     fn open(&self, keep_alive: KeepAlive) -> Result<Channel> {
-        let url = format!("http://{}", self.endpoint.authority());
-        let builder = Channel::from_shared(url)
-            .map_err(|e| Error::new(ErrorKind::Invalid, "connect", e.to_string()).at(&self.endpoint))?
+        let authority = self.endpoint.authority();
+        let invalid =
+            |e: &dyn fmt::Display| Error::new(ErrorKind::Invalid, "connect", e.to_string()).at(&self.endpoint);
+        // TLS is below what tonic is told: certificates are parsed once, and not in vain.
+        let mut builder = Channel::from_shared(format!("http://{authority}"))
+            .map_err(|e| invalid(&e))?
             .connect_timeout(self.connect_timeout)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -123,9 +140,12 @@ impl Connection {
             .http2_keep_alive_interval(keep_alive.interval)
             .keep_alive_timeout(keep_alive.timeout)
             .keep_alive_while_idle(false);
+        if matches!(self.route, Route::Tls(_)) {
+            builder = builder.origin(format!("https://{authority}").parse().map_err(|e| invalid(&e))?);
+        }
         let opened = Arc::clone(&self.opened);
-        Ok(match self.endpoint.clone() {
-            Endpoint::Unix { path } => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
+        Ok(match self.route.clone() {
+            Route::Unix(path) => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
                 let (path, opened) = (path.clone(), Arc::clone(&opened));
                 async move {
                     let stream = UnixStream::connect(path).await?;
@@ -133,11 +153,18 @@ impl Connection {
                     std::io::Result::Ok(TokioIo::new(stream))
                 }
             })),
-            Endpoint::Tcp { host, port } => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
+            Route::Tcp(host, port) => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
                 let (host, opened) = (host.clone(), Arc::clone(&opened));
                 async move {
-                    let stream = TcpStream::connect((host.as_str(), port)).await?;
-                    stream.set_nodelay(true)?;
+                    let stream = connect_tcp(&host, port).await?;
+                    opened.fetch_add(1, Ordering::Relaxed);
+                    std::io::Result::Ok(TokioIo::new(stream))
+                }
+            })),
+            Route::Tls(tls) => builder.connect_with_connector_lazy(service_fn(move |_: Uri| {
+                let (tls, opened) = (tls.clone(), Arc::clone(&opened));
+                async move {
+                    let stream = tls.connect().await?;
                     opened.fetch_add(1, Ordering::Relaxed);
                     std::io::Result::Ok(TokioIo::new(stream))
                 }
@@ -217,14 +244,14 @@ mod tests {
     #[test]
     fn one_complaint_counts_once() {
         let config = GrpcConfig::new(Endpoint::Tcp { host: "localhost".into(), port: 1 });
-        let connection = Connection::new(&config, 1);
+        let connection = Connection::new(&config, Route::new(&config).unwrap(), 1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let (one, other) = (connection.lease().unwrap(), connection.lease().unwrap());
+        let (one, other) = (connection.lease(None).unwrap(), connection.lease(None).unwrap());
         assert_eq!(one.epoch, other.epoch);
         connection.calm(&one);
         connection.calm(&other);
         assert_eq!(connection.state.lock().unwrap().keep_alive.interval, config.keep_alive.interval * 2);
-        assert_ne!(connection.lease().unwrap().epoch, one.epoch);
+        assert_ne!(connection.lease(None).unwrap().epoch, one.epoch);
     }
 }

@@ -1,5 +1,6 @@
 //! The client itself: how one call is made.
 
+use std::error::Error as _;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -9,16 +10,18 @@ use bytes::Bytes;
 use reapi_proto::resource::InstanceName;
 use reapi_proto::v2::content_addressable_storage_client::ContentAddressableStorageClient;
 use reapi_proto::{Digest, DigestFunction};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::capabilities::CapabilitiesCache;
 use super::channel::{Connection, Lease, Place};
 use super::metadata::Caller;
+use super::route::Route;
 use super::status::call_failure;
+use super::token::{Token, TokenSource};
 use super::transport::Transport;
 use super::{Access, GrpcConfig};
 use crate::batch::require_function;
-use crate::retry::{Failure, Retrier};
+use crate::retry::{Failure, Retrier, Verdict};
 use crate::{Blob, BlobStore, Chunks, Error, ErrorKind, PerBlob, Result};
 
 /// One Remote Execution service over gRPC: one endpoint, one instance.
@@ -34,7 +37,8 @@ use crate::{Blob, BlobStore, Chunks, Error, ErrorKind, PerBlob, Result};
 /// [`open_blob`](BlobStore::open_blob) that is neither read on nor dropped
 /// keeps one of the places in [`Limits::concurrent_calls`](super::Limits).
 /// And a [`write_chunks`](BlobStore::write_chunks) of more than 4 MiB that
-/// breaks is `Unavailable` at once, since the pieces that were sent are gone;
+/// breaks fails at once, since the pieces that were sent are gone: with
+/// `Unavailable`, or `Denied` if a token has just expired;
 /// smaller blobs and blobs in memory are sent again.
 #[derive(Clone)]
 pub struct GrpcClient {
@@ -45,6 +49,7 @@ struct Inner {
     config: GrpcConfig,
     instance: InstanceName,
     caller: Caller,
+    tokens: Option<TokenSource>,
     retrier: Arc<Retrier>,
     calls: Connection,
     /// Streams of executions stay open for minutes and would take the places of short calls.
@@ -62,19 +67,25 @@ pub(super) struct Rpc<'a> {
 }
 
 impl GrpcClient {
-    /// A client that has not connected yet.
+    /// A client that has not connected yet. Reads the token and, if it is to trust what the system trusts, the
+    /// system's certificates.
     ///
     /// # Errors
-    /// `Invalid` for an instance name that cannot be part of a resource name. Never because of the network.
+    /// `Invalid` for an instance name that cannot be part of a resource name; for [`GrpcConfig::tls`] where the
+    /// endpoint does not use TLS, and where it does and neither the configuration nor the system has certificates to
+    /// trust; for a token that is none, or would be sent in plain text. `Io` when the token cannot be read. Never
+    /// because of the network.
     pub fn new(config: GrpcConfig) -> Result<Self> {
         let instance = InstanceName::new(&config.instance_name)
             .map_err(|e| Error::new(ErrorKind::Invalid, "connect", e.to_string()).at(&config.endpoint))?;
+        let route = Route::new(&config)?;
         let inner = Inner {
             instance,
             caller: Caller::new(&config),
+            tokens: TokenSource::new(&config)?,
             retrier: Arc::new(Retrier::new(config.retry.clone(), fastrand::Rng::with_seed(config.retry_seed))),
-            calls: Connection::new(&config, config.limits.concurrent_calls),
-            watches: Connection::new(&config, config.limits.concurrent_executions),
+            calls: Connection::new(&config, route.clone(), config.limits.concurrent_calls),
+            watches: Connection::new(&config, route, config.limits.concurrent_executions),
             capabilities: CapabilitiesCache::default(),
             config,
         };
@@ -155,7 +166,20 @@ impl GrpcClient {
         status: &Status,
     ) -> Failure {
         connection.observe(lease, status);
-        let failure = call_failure(method, status).map(|e| e.at(&self.config().endpoint));
+        let failure = match connection.refusal().filter(|_| status.source().is_some()) {
+            Some(reason) => Failure::fatal(Error::new(ErrorKind::Denied, method, reason)),
+            None => {
+                let redacted = lease.credential.as_ref().and_then(|c| redact(status, &c.token));
+                call_failure(method, redacted.as_ref().unwrap_or(status))
+            }
+        };
+        let mut failure = failure.map(|e| e.at(&self.config().endpoint));
+        if status.code() == Code::Unauthenticated
+            && let Some((tokens, credential)) = self.inner.tokens.as_ref().zip(lease.credential.as_ref())
+        {
+            tokens.refused(credential);
+            failure.verdict = Verdict::Renewed;
+        }
         if failure.is_fatal() {
             // A definite answer, if not to our liking: the service is not down.
             self.retrier().succeeded();
@@ -163,10 +187,14 @@ impl GrpcClient {
         failure
     }
 
-    /// Waits for a place and gives the channel to use it on.
+    /// Waits for a place and gives the channel to use it on, with the token of the moment.
     pub(super) async fn enter(&self, connection: &Connection) -> Result<(Place, Lease)> {
         let place = connection.place().await;
-        Ok((place, connection.lease()?))
+        let credential = match &self.inner.tokens {
+            Some(tokens) => Some(tokens.current().await),
+            None => None,
+        };
+        Ok((place, connection.lease(credential)?))
     }
 
     /// Makes one attempt at a call with a single reply.
@@ -219,6 +247,16 @@ impl GrpcClient {
     pub(super) fn cas(&self, channel: Transport) -> ContentAddressableStorageClient<Transport> {
         ContentAddressableStorageClient::new(channel).max_decoding_message_size(self.config().limits.receive_bytes)
     }
+}
+
+/// The same status without the token, if the service repeats it.
+fn redact(status: &Status, token: &Token) -> Option<Status> {
+    let message = token.redact(status.message())?;
+    // A status with a source is of our own making.
+    status
+        .source()
+        .is_none()
+        .then(|| Status::with_details(status.code(), message, Bytes::copy_from_slice(status.details())))
 }
 
 /// `Grpc(ENDPOINT)` or `Grpc(ENDPOINT, instance NAME)`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reapi_proto::DigestFunction;
 
-use super::Endpoint;
+use super::{Endpoint, TlsMaterial, TokenFile};
 use crate::retry::RetryPolicy;
 
 /// How a [`GrpcClient`](super::GrpcClient) is set up. [`GrpcConfig::new`] has defaults for all but the endpoint.
@@ -12,6 +12,10 @@ use crate::retry::RetryPolicy;
 pub struct GrpcConfig {
     /// Where the service listens.
     pub endpoint: Endpoint,
+    /// Whom to trust and who we are, where the endpoint uses TLS; empty where it does not.
+    pub tls: TlsMaterial,
+    /// The bearer token to show with every call; none by default.
+    pub token: Option<TokenFile>,
     /// The instance of the service; often empty. May have several segments.
     pub instance_name: String,
     /// The function that names blobs; checked against what the service supports at first use.
@@ -44,6 +48,8 @@ impl GrpcConfig {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
+            tls: TlsMaterial::default(),
+            token: None,
             instance_name: String::new(),
             digest_function: DigestFunction::Sha256,
             access: Access::ReadWrite,

@@ -8,10 +8,14 @@ use std::str::FromStr;
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// What may be written instead of a URL that was refused.
-const FORMS: &str = "use unix:PATH, http://HOST[:PORT] or grpc://HOST[:PORT]";
+const FORMS: &str = "use unix:PATH, https://HOST[:PORT] or grpcs://HOST[:PORT] with TLS, \
+                     http://HOST[:PORT] or grpc://HOST[:PORT] without";
 
 /// Port of `http://` and `grpc://` without one.
-const DEFAULT_PORT: u16 = 80;
+const PLAINTEXT_PORT: u16 = 80;
+
+/// Port of `https://` and `grpcs://` without one.
+const TLS_PORT: u16 = 443;
 
 /// The address of a gRPC service. Parses from, and prints as, a URL.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +29,13 @@ pub enum Endpoint {
     /// HTTP/2 over TCP without TLS: `http://HOST[:PORT]` or `grpc://HOST[:PORT]`.
     Tcp {
         /// Host name or address; an IPv6 address without its brackets.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// HTTP/2 over TLS: `https://HOST[:PORT]` or `grpcs://HOST[:PORT]`.
+    Tls {
+        /// Host name or address, which the service's certificate must be for; an IPv6 address without its brackets.
         host: String,
         /// TCP port.
         port: u16,
@@ -57,8 +68,8 @@ impl Endpoint {
     pub(super) fn authority(&self) -> String {
         match self {
             Self::Unix { .. } => "localhost".to_owned(),
-            Self::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Tcp { host, port } | Self::Tls { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Tcp { host, port } | Self::Tls { host, port } => format!("{host}:{port}"),
         }
     }
 }
@@ -68,6 +79,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Unix { path } => write!(f, "unix:{}", path.display()),
             Self::Tcp { .. } => write!(f, "http://{}", self.authority()),
+            Self::Tls { .. } => write!(f, "https://{}", self.authority()),
         }
     }
 }
@@ -82,12 +94,6 @@ pub enum EndpointError {
         /// What was given.
         url: String,
     },
-    /// A TLS endpoint; not available in this version.
-    #[error("{url:?}: TLS endpoints are not supported yet; {FORMS}")]
-    Tls {
-        /// What was given.
-        url: String,
-    },
     /// The part after `unix:` cannot be a socket's path.
     #[error("{url:?}: {reason}; write unix:PATH or unix:///ABSOLUTE/PATH")]
     Path {
@@ -96,7 +102,7 @@ pub enum EndpointError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// The part after `http://` or `grpc://` is not `HOST[:PORT]`.
+    /// The part after the scheme of a TCP service is not `HOST[:PORT]`.
     #[error("{url:?}: {reason}; {FORMS}")]
     Host {
         /// What was given.
@@ -132,20 +138,21 @@ impl FromStr for Endpoint {
                 None => Self::unix(rest),
             },
             "http" | "grpc" => {
-                let rest = rest
-                    .strip_prefix("//")
-                    .ok_or(EndpointError::Host { url: shown(url), reason: "two slashes are missing" })?;
-                let (host, port) = host_port(rest).map_err(|reason| EndpointError::Host { url: shown(url), reason })?;
-                Ok(Self::Tcp { host: host.to_owned(), port })
+                let (host, port) = authority(rest).map_err(|reason| EndpointError::Host { url: shown(url), reason })?;
+                Ok(Self::Tcp { host: host.to_owned(), port: port.unwrap_or(PLAINTEXT_PORT) })
             }
-            "https" | "grpcs" => Err(EndpointError::Tls { url: shown(url) }),
+            "https" | "grpcs" => {
+                let (host, port) = authority(rest).map_err(|reason| EndpointError::Host { url: shown(url), reason })?;
+                Ok(Self::Tls { host: host.to_owned(), port: port.unwrap_or(TLS_PORT) })
+            }
             _ => Err(EndpointError::Scheme { url: shown(url) }),
         }
     }
 }
 
-/// Splits `HOST[:PORT][/]`.
-fn host_port(text: &str) -> Result<(&str, u16), &'static str> {
+/// Splits `//HOST[:PORT][/]`.
+fn authority(text: &str) -> Result<(&str, Option<u16>), &'static str> {
+    let text = text.strip_prefix("//").ok_or("two slashes are missing")?;
     let text = text.strip_suffix('/').unwrap_or(text);
     if text.contains('@') {
         return Err("a user name in the URL is not supported");
@@ -175,9 +182,9 @@ fn host_port(text: &str) -> Result<(&str, u16), &'static str> {
         }
     };
     let port = match port {
-        None => DEFAULT_PORT,
+        None => None,
         Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
-            port.parse().ok().filter(|port| *port != 0).ok_or("the port is not between 1 and 65535")?
+            Some(port.parse().ok().filter(|port| *port != 0).ok_or("the port is not between 1 and 65535")?)
         }
         Some(_) => return Err("the port is not a number"),
     };
@@ -205,21 +212,16 @@ mod tests {
         check("GRPC://cache.example", "http://cache.example:80");
         check("http://[::1]:8980", "http://[::1]:8980");
         check("http://127.0.0.1", "http://127.0.0.1:80");
+        check("https://cache.example", "https://cache.example:443");
+        check("grpcs://cache.example:8980/", "https://cache.example:8980");
+        check("HTTPS://[::1]", "https://[::1]:443");
     }
 
     #[test]
     fn refusals_name_the_url_and_the_forms() {
-        for url in [
-            "",
-            "localhost:8980",
-            "ftp://x",
-            "https://x",
-            "grpcs://x:1",
-            "http:x",
-            "http://",
-            "http://x:0",
-            "http://x:y",
-        ] {
+        for url in
+            ["", "localhost:8980", "ftp://x", "http:x", "https:x", "grpcs://", "http://", "http://x:0", "http://x:y"]
+        {
             let message = url.parse::<Endpoint>().unwrap_err().to_string();
             assert!(message.contains("grpc://HOST[:PORT]") && message.contains(&format!("{url:?}")), "{message}");
         }
@@ -230,7 +232,6 @@ mod tests {
         for url in ["http://x/path", "http://x:65536", "http://[::1", "http://[x]:1", "http://[::1]x", "http://a b"] {
             assert!(matches!(url.parse::<Endpoint>(), Err(EndpointError::Host { .. })), "{url}");
         }
-        assert!(matches!("grpcs://x".parse::<Endpoint>(), Err(EndpointError::Tls { .. })));
     }
 
     #[test]
@@ -241,7 +242,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(prefix in "(unix:|http://|grpc://|https://|)", rest in "\\PC*") {
+        fn no_text_panics(prefix in "(unix:|http://|grpc://|https://|grpcs://|)", rest in "\\PC*") {
             if let Ok(endpoint) = format!("{prefix}{rest}").parse::<Endpoint>() {
                 prop_assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
             }

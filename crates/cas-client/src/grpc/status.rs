@@ -7,6 +7,7 @@ use prost::Message as _;
 use prost_types::Any;
 use reapi_proto::precondition::{MISSING, parse_subject};
 use reapi_proto::{Digest, rpc};
+use tokio_rustls::rustls;
 use tonic::{Code, Status};
 
 use super::operation::METHOD as EXECUTE;
@@ -27,7 +28,11 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 /// client cancelled: cancelling is dropping.
 pub(super) fn call_failure(method: &'static str, status: &Status) -> Failure {
     if let Some(source) = status.source() {
-        return Failure::retry(Error::new(ErrorKind::Unavailable, method, transport_reason(source)));
+        let reason = transport_reason(source);
+        return match handshake_verdict(source) {
+            Some((kind, what)) => Failure::fatal(Error::new(kind, method, format!("{what}: {reason}"))),
+            None => Failure::retry(Error::new(ErrorKind::Unavailable, method, reason)),
+        };
     }
     let details = rpc::Status::decode(status.details()).map(|s| s.details).unwrap_or_default();
     failure(method, status.code(), status.message(), &details)
@@ -161,6 +166,24 @@ fn transport_reason(source: &(dyn StdError + 'static)) -> String {
         next = error.source();
     }
     printable(&reasons.join(": "))
+}
+
+/// What a failed TLS handshake means, where trying again would not help: certificates stay what they are.
+/// What the service finds wrong with ours is known to `route::Tls`.
+fn handshake_verdict(source: &(dyn StdError + 'static)) -> Option<(ErrorKind, &'static str)> {
+    let error = std::iter::successors(Some(source), |&error| error.source()).find_map(|error| {
+        // The source of an input/output error is that of the error inside it, which has to be asked for itself.
+        error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
+    })?;
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            Some((ErrorKind::Denied, "the service's certificate is not one that this client trusts"))
+        }
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            Some((ErrorKind::Protocol, "the service does not speak TLS"))
+        }
+        _ => None,
+    }
 }
 
 /// `message` fit for one line of a log.

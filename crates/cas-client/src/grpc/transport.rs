@@ -1,10 +1,11 @@
-//! Guards the stubs against replies that would make them panic.
+//! What every call goes through: shows the token, and guards the stubs against replies that would make them panic.
 
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -15,13 +16,18 @@ use tower::Service;
 /// that servers encode it properly and panics otherwise.
 const STATUS_DETAILS: &str = "grpc-status-details-bin";
 
-/// A channel whose replies have no malformed status details: those are left out.
+/// A channel whose calls show a token, if there is one, and whose replies have
+/// no malformed status details: those are left out.
 #[derive(Clone, Debug)]
-pub(super) struct Transport(Channel);
+pub(super) struct Transport {
+    channel: Channel,
+    /// Knows that it is a secret.
+    authorization: Option<HeaderValue>,
+}
 
 impl Transport {
-    pub(super) fn new(channel: Channel) -> Self {
-        Self(channel)
+    pub(super) fn new(channel: Channel, authorization: Option<HeaderValue>) -> Self {
+        Self { channel, authorization }
     }
 }
 
@@ -31,11 +37,14 @@ impl Service<Request<Body>> for Transport {
     type Future = BoxFuture<'static, Result<Response<Body>, Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll_ready(context)
+        self.channel.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request).map(|reply| reply.map(guard)).boxed()
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        self.channel.call(request).map(|reply| reply.map(guard)).boxed()
     }
 }
 
@@ -75,7 +84,7 @@ mod tests {
     fn details(value: &[u8]) -> Option<Vec<u8>> {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", "9".parse().unwrap());
-        headers.insert(STATUS_DETAILS, http::HeaderValue::from_bytes(value).unwrap());
+        headers.insert(STATUS_DETAILS, HeaderValue::from_bytes(value).unwrap());
         headers.insert("other", "kept".parse().unwrap());
         clean(&mut headers);
         assert!(headers.contains_key("other") && headers.contains_key("grpc-status"));

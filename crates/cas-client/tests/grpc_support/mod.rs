@@ -1,6 +1,7 @@
 //! A server that answers exactly what a test tells it to, one call after the other.
 #![allow(dead_code, reason = "every test binary uses its own part of it")]
 
+pub(crate) mod certificates;
 mod local_cas;
 pub(crate) mod proxy;
 pub(crate) mod raw;
@@ -25,8 +26,10 @@ use reapi_proto::v2::{
 use reapi_proto::{Digest, DigestFunction, rpc};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tonic::transport::Server;
+use tonic::metadata::MetadataMap;
+use tonic::service::InterceptorLayer;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 pub(crate) type Answer<R> = Result<R, Status>;
@@ -176,6 +179,15 @@ impl Script {
     }
 }
 
+/// What a call has to pass before the script sees it.
+#[derive(Default)]
+pub(crate) struct Guard {
+    pub(crate) tls: Option<ServerTlsConfig>,
+    pub(crate) check: Option<Check>,
+}
+
+pub(crate) type Check = Box<dyn Fn(&MetadataMap) -> Result<(), Status> + Send + Sync>;
+
 /// The running server; it ends with the value.
 pub(crate) struct Scripted {
     pub(crate) script: Arc<Script>,
@@ -186,11 +198,26 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// A server whose capabilities, asked for any number of times, are empty unless planned otherwise.
     pub(crate) async fn start() -> Self {
+        Self::start_as(Guard::default()).await
+    }
+
+    /// The same behind a guard.
+    pub(crate) async fn start_as(guard: Guard) -> Self {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_nodelay(Some(true));
-        let url = format!("http://{}", incoming.local_addr().unwrap());
+        let scheme = if guard.tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", incoming.local_addr().unwrap());
         let script = Arc::new(Script::default());
         let service = Service(Arc::clone(&script));
-        let server = Server::builder()
+        let mut server = Server::builder();
+        if let Some(tls) = guard.tls {
+            server = server.tls_config(tls).unwrap();
+        }
+        let check = Arc::new(guard.check);
+        let server = server
+            .layer(InterceptorLayer::new(move |request: Request<()>| match &*check {
+                None => Ok(request),
+                Some(check) => check(request.metadata()).map(|()| request),
+            }))
             .add_service(capabilities_server::CapabilitiesServer::new(service.clone()))
             .add_service(
                 content_addressable_storage_server::ContentAddressableStorageServer::new(service.clone())

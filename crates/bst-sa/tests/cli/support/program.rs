@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was read from a variable of the environment would make tests depend on who runs them.
-const VARIABLES: [&str; 4] = ["BST_SA_SERVER", "BST_SA_INSTANCE", "BST_SA_LOG", "CC"];
+const VARIABLES: [&str; 5] = ["BST_SA_SERVER", "BST_SA_INSTANCE", "BST_SA_TOKEN_FILE", "BST_SA_LOG", "CC"];
 
 /// Waits for what happens in no time or never.
 pub(crate) async fn patiently<T>(what: impl Debug, event: impl Future<Output = T>) -> T {
