@@ -46,15 +46,29 @@ pub(crate) fn missing_bases(world: &World) {
     figure("missing base actions: skipped for that reason", true, skipped.contains(&"base-missing".to_owned()));
 }
 
+/// The build is interrupted while commands run: nothing is left, and the next build is whole.
+pub(crate) fn interrupted(world: &World) {
+    world.edit(DEP_H, "45", "46");
+    let mut running = world.start_build("app-chained.bst", &[]);
+    // slow-dep takes its time there.
+    running.wait_for("build:slow-dep.bst");
+    running.interrupt();
+    let build = world.finish_any_build(running);
+    figure("interrupted: the build has failed", true, build.status != 0);
+    figure("interrupted: processes that are left", "none", world.processes());
+    let build = world.build("app.bst", &[]);
+    check(world, "after an interrupt", &build, "46");
+}
+
 /// BuildStream says that it is a version from the future.
 pub(crate) fn unknown_version(world: &World) {
     let folder = world.path("future");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("sitecustomize.py"), "import buildstream\nbuildstream.__version__ = '2.99.0'\n").unwrap();
-    world.edit(DEP_H, "45", "46");
+    world.edit(DEP_H, "46", "47");
     let running = world.start_build_with("app.bst", &[], &[("PYTHONPATH", folder.to_str().unwrap())]);
     let build = world.finish_build(running);
-    check(world, "an unknown version of BuildStream", &build, "46");
+    check(world, "an unknown version of BuildStream", &build, "47");
     figure("an unknown version of BuildStream: it is said", true, build.stderr.contains("2.99.0"));
 }
 

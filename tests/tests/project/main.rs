@@ -159,6 +159,7 @@ fn nothing_breaks() {
     let second = faults::daemon_killed(&world).record("app.bst");
     faults::corrupt_records(&world, &[first, second]);
     faults::missing_bases(&world);
+    faults::interrupted(&world);
     faults::unknown_version(&world);
     faults::unusable_cache(&world);
 }

@@ -268,6 +268,21 @@ impl World {
         self.path("cache/cas/objects").join(&hash[..2]).join(&hash[2..])
     }
 
+    /// The command lines of running processes that name this world, or "none".
+    pub(crate) fn processes(&self) -> String {
+        let home = self.home.path().to_str().unwrap();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap() {
+            // Processes come and go, and not all that is there is one.
+            let Ok(line) = fs::read(entry.unwrap().path().join("cmdline")) else { continue };
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(home) {
+                found.push(line);
+            }
+        }
+        if found.is_empty() { "none".to_owned() } else { found.join("; ") }
+    }
+
     fn refs(&self, element: &str) -> PathBuf {
         self.path("cache/artifacts/refs/sample").join(element.strip_suffix(".bst").unwrap())
     }
@@ -319,6 +334,24 @@ impl Build {
     pub(crate) fn skipped(&self, element: &str) -> Vec<String> {
         let skipped = self.element(element)["skipped"].as_array().unwrap();
         skipped.iter().map(|skipped| skipped["reason"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Running {
+    /// Waits until the build has printed this.
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let start = Instant::now();
+        while !fs::read_to_string(&self.stderr).is_ok_and(|said| said.contains(text)) {
+            assert!(self.child.try_wait().unwrap().is_none(), "the build ended before it said {text:?}");
+            assert!(start.elapsed() < PATIENCE, "the build does not say {text:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// As from a terminal that is none: to the tool alone.
+    pub(crate) fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     }
 }
 
