@@ -194,10 +194,11 @@ impl Elements {
         let mut sessions = Vec::new();
         let logdir = &project.configuration.logdir;
         let unreadable = |e| Failure::new(format!("the logs in {} cannot be read", logdir.display())).because(&e);
-        for log in daemon::logs(logdir).map_err(unreadable)? {
-            sessions.push(scan(&log)?.into_actions());
+        let logs = daemon::logs(logdir).map_err(unreadable)?;
+        for log in &logs {
+            sessions.push(scan(&log.path)?.into_actions());
         }
-        let casd = Arc::new(CasdLog::attribute(&mut attributor, &sessions).await?);
+        let casd = Arc::new(CasdLog::attribute(&mut attributor, &sessions, &project.sessions(&logs)).await?);
         Ok(Arc::new(Combined::merge(&graph, &[recc, casd]).await))
     }
 

@@ -44,6 +44,7 @@
 
 pub mod artifact;
 pub mod daemon;
+mod history;
 mod installation;
 pub mod introspect;
 mod invocation;

@@ -83,5 +83,5 @@ pub use report::{ElementReport, GenerateReport, KeepAlive, References, SkipReaso
 pub use source::{
     AttributionReport, Attributor, Build, CasdLog, CasdLogScanner, Combined, ExplicitList, Follower, Grounds,
     LoggedAction, LoggedOutcome, MergeCounts, MergeFailure, NestedResults, Placement, ReccLogScanner, ReccLogs,
-    ScanStats, Subaction, SubactionSource,
+    ScanStats, Sessions, Subaction, SubactionSource,
 };

@@ -94,6 +94,13 @@ fn own_source() {
     figure("explained: predicted there", "null", &different["difference"]["predicted"]);
     let link = actions.iter().find(|action| action["prediction"] == "none").unwrap();
     figure("explained: why the link was not", true, link["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+
+    // The first state again: it is cached, nothing is built, and the newest logs tell of other states.
+    fs::remove_file(world.path("project/files/app/extra.h")).unwrap();
+    world.edit(UTIL_C, "\n#include \"extra.h\"", "");
+    world.edit(UTIL_C, "4 * number + EXTRA", "number + number");
+    figure("back in the first state: its artifact", &artifact, world.key("app.bst"));
+    figure("back in the first state: the record that is generated", first.record("app.bst"), world.generate("app.bst"));
 }
 
 #[test]

@@ -250,6 +250,12 @@ impl World {
         self.tool_json(&["explain", "--json", element])
     }
 
+    /// Records an element from what was logged, and returns the record.
+    pub(crate) fn generate(&self, element: &str) -> String {
+        let generated = self.tool_json(&["generate", "--json", element]);
+        generated["elements"][0]["speculative_actions"].as_str().unwrap().to_owned()
+    }
+
     /// How many actions an element's record has.
     pub(crate) fn recorded(&self, element: &str) -> usize {
         self.recorded_actions(element).len()

@@ -8,6 +8,7 @@ use std::fs::{self, FileType};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 pub use own::{OwnDaemon, StartError};
 pub use socket::Socket;
@@ -32,14 +33,30 @@ pub fn sockets(cachedir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(sockets)
 }
 
+/// What casd wrote for one `bst` command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// The file.
+    pub path: PathBuf,
+    /// When that casd was started; `None` where the file is not named after it.
+    pub started: Option<SystemTime>,
+}
+
 /// The logs that casd wrote for `bst` commands, the oldest first: one per
 /// command, of which BuildStream keeps the last ten. `logdir` is that of the
 /// [`Configuration`](crate::Configuration). Blocks on the file system.
 ///
 /// # Errors
 /// When the directory is there and cannot be read.
-pub fn logs(logdir: &Path) -> io::Result<Vec<PathBuf>> {
-    by_age(&logdir.join("_casd"), |name, kind| name.ends_with(".log") && kind.is_file())
+pub fn logs(logdir: &Path) -> io::Result<Vec<Log>> {
+    let paths = by_age(&logdir.join("_casd"), |name, kind| name.ends_with(".log") && kind.is_file())?;
+    Ok(paths.into_iter().map(|path| Log { started: started(&path), path }).collect())
+}
+
+/// `SECONDS.log`: since 1970, with a fraction.
+fn started(log: &Path) -> Option<SystemTime> {
+    let seconds = log.file_stem()?.to_str()?.parse().ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
 /// The entries of a directory that are wanted, the oldest first; none where there is no directory.
@@ -85,14 +102,21 @@ mod tests {
     #[test]
     fn logs_are_in_the_order_of_the_builds() {
         let logdir = TempDir::new().unwrap();
-        assert_eq!(logs(logdir.path()).unwrap(), [""; 0].map(PathBuf::from));
+        assert_eq!(logs(logdir.path()).unwrap(), []);
         let folder = logdir.path().join("_casd");
         fs::create_dir(&folder).unwrap();
-        let start = std::time::SystemTime::UNIX_EPOCH;
-        for (age, name) in [(2, "a.log"), (1, "b.log"), (3, "c.txt")] {
+        let start = SystemTime::UNIX_EPOCH;
+        for (age, name) in [(2, "a.log"), (1, "1795745166.5.log"), (3, "c.txt"), (4, "-1.log"), (5, "1e300.log")] {
             let file = fs::File::create(folder.join(name)).unwrap();
-            file.set_modified(start + std::time::Duration::from_secs(age)).unwrap();
+            file.set_modified(start + Duration::from_secs(age)).unwrap();
         }
-        assert_eq!(logs(logdir.path()).unwrap(), [folder.join("b.log"), folder.join("a.log")]);
+        let log = |name: &str, started| Log { path: folder.join(name), started };
+        let expected = [
+            log("1795745166.5.log", Some(start + Duration::from_millis(1_795_745_166_500))),
+            log("a.log", None),
+            log("-1.log", None),
+            log("1e300.log", None),
+        ];
+        assert_eq!(logs(logdir.path()).unwrap(), expected);
     }
 }

@@ -172,7 +172,7 @@ impl Merge {
     }
 }
 
-/// Adds what `trusted` lacks, each action once, behind what stands before it in `list`.
+/// Adds what `trusted` lacks behind what stands before it in `list`, each action once per [`Build`](super::Build).
 fn merge_into(trusted: &mut Vec<Subaction>, list: impl Iterator<Item = Subaction>) {
     let mut rows: FxHashMap<Digest, usize> = FxHashMap::default();
     for (row, subaction) in trusted.iter().enumerate() {
@@ -189,7 +189,7 @@ fn merge_into(trusted: &mut Vec<Subaction>, list: impl Iterator<Item = Subaction
                 let known = &mut trusted[*row];
                 known.result = known.result.take().or(subaction.result);
             }
-            None if seen.insert(subaction.action) => inserted[anchor].push(subaction),
+            None if seen.insert((subaction.action, subaction.build)) => inserted[anchor].push(subaction),
             None => {}
         }
     }
@@ -211,6 +211,7 @@ mod tests {
     use reapi_proto::v2::ActionResult;
 
     use super::*;
+    use crate::Build;
 
     fn action(name: &str) -> Digest {
         DigestFunction::Sha256.digest(name.as_bytes())
@@ -271,6 +272,18 @@ mod tests {
         assert_eq!(*first, expected);
         let expected = MergeCounts { confirmed: 3, only: 2, added: 3, lacking: 1, listed: 8, ..expected };
         assert_eq!(*second, MergeCounts { source: "casd".into(), ..expected });
+    }
+
+    /// Which of them it was decides whether it has to be explained.
+    #[test]
+    fn what_ran_in_an_earlier_build_and_in_the_last_one_is_of_both() {
+        let subaction = |name, build| Subaction { build, ..Subaction::from(action(name)) };
+        let mut merged = vec![subaction("2", Build::Last)];
+        let list = [("1", Build::Earlier), ("1", Build::Earlier), ("2", Build::Last), ("1", Build::Last)];
+        merge_into(&mut merged, list.map(|(name, build)| subaction(name, build)).into_iter());
+        let found: Vec<_> = merged.iter().map(|s| (s.action, s.build)).collect();
+        let expected = [("1", Build::Earlier), ("2", Build::Last), ("1", Build::Last)];
+        assert_eq!(found, expected.map(|(name, build)| (action(name), build)));
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ use reapi_proto::Digest;
 use reapi_proto::v2::ActionResult;
 
 pub use attribution::{Attributor, Grounds, Placement};
-pub use casd_log::{AttributionReport, CasdLog};
+pub use casd_log::{AttributionReport, CasdLog, Sessions};
 pub use casd_scan::{CasdLogScanner, ScanStats};
 pub use combined::{Combined, MergeCounts, MergeFailure};
 pub use explicit::ExplicitList;

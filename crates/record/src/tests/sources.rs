@@ -1,5 +1,6 @@
 //! From what released programs leave behind to records, in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas_client::{ActionCacheWriter, BlobStore};
@@ -10,7 +11,7 @@ use reapi_proto::{Digest, v2};
 use super::toy::*;
 use crate::{
     Attributor, CasdLog, CasdLogScanner, Combined, GenerateReport, Generator, LoggedAction, NestedResults, ReccLogs,
-    SkipReason, SubactionSource,
+    Sessions, SkipReason, SubactionSource,
 };
 
 fn requests(methods: &[&str], action: Digest) -> String {
@@ -50,10 +51,12 @@ impl Project {
         Arc::new(graph(elements.collect()))
     }
 
+    /// Logs of incremental builds.
     async fn casd_log(&self, graph: &Arc<Graph>, sessions: &[Vec<LoggedAction>]) -> CasdLog {
         let store = Arc::new(self.toys.store.clone());
         let mut attributor = Attributor::new(Arc::clone(graph), store.clone()).with_action_cache(store);
-        CasdLog::attribute(&mut attributor, sessions).await.unwrap()
+        let incremental = graph.elements().map(|element| (element.name.clone(), Sessions::All));
+        CasdLog::attribute(&mut attributor, sessions, &incremental.collect::<BTreeMap<_, _>>()).await.unwrap()
     }
 
     async fn generate_from(&self, graph: &Graph, source: Arc<dyn SubactionSource>) -> GenerateReport {

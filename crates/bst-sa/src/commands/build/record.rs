@@ -12,7 +12,7 @@ use overlay::Mode;
 use overlay::graph::Graph;
 use reapi_proto::Digest;
 use record::{
-    Attributor, CasdLog, CasdLogScanner, Combined, Follower, Generator, LoggedAction, Placement, ReccLogs,
+    Attributor, CasdLog, CasdLogScanner, Combined, Follower, Generator, LoggedAction, Placement, ReccLogs, Sessions,
     SubactionSource,
 };
 
@@ -112,11 +112,17 @@ impl Recorder {
             tracing::warn!("{element}: the logs in its buildtree cannot be read: {error}");
         }
         let mut sessions = self.current();
+        let mut earlier = 0;
         if built.iter().any(|built| built.incremental) {
             // What an incremental build did not run again is in the logs of those before.
-            sessions.splice(0..0, self.earlier().to_vec());
+            let logged = self.earlier().to_vec();
+            earlier = logged.len();
+            sessions.splice(0..0, logged);
         }
-        let casd = Arc::new(CasdLog::attribute(&mut self.attributor, &sessions).await?);
+        let current = Sessions::NewestOf((earlier..sessions.len()).collect());
+        let counted = |built: &Built| if built.incremental { Sessions::All } else { current.clone() };
+        let counted = built.iter().map(|built| (built.element.clone(), counted(built))).collect();
+        let casd = Arc::new(CasdLog::attribute(&mut self.attributor, &sessions, &counted).await?);
         Ok(Arc::new(Combined::merge(graph, &[recc, casd]).await))
     }
 
@@ -133,11 +139,12 @@ impl Recorder {
     fn earlier(&mut self) -> &[Vec<LoggedAction>] {
         let (logdir, logs) = (&self.logdir, &self.logs);
         self.earlier.get_or_insert_with(|| {
-            let paths = daemon::logs(logdir).unwrap_or_else(|error| {
+            let found = daemon::logs(logdir).unwrap_or_else(|error| {
                 tracing::warn!(logdir = %logdir.display(), %error, "the logs of earlier builds cannot be listed");
                 Vec::new()
             });
-            let earlier = paths.into_iter().filter(|path| !logs.iter().any(|log| log.path == *path));
+            let paths = found.into_iter().map(|log| log.path);
+            let earlier = paths.filter(|path| !logs.iter().any(|log| log.path == *path));
             let scanned = earlier.filter_map(|path| match scan(&path) {
                 Ok(scanner) => Some(scanner.into_actions()),
                 Err(failure) => {

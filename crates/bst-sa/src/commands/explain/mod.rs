@@ -141,7 +141,7 @@ async fn asked(
 fn last_build(logdir: &std::path::Path) -> Result<Vec<LoggedAction>, Failure> {
     let unreadable = |e| Failure::new(format!("the logs in {} cannot be read", logdir.display())).because(&e);
     for log in buildstream::daemon::logs(logdir).map_err(unreadable)?.iter().rev() {
-        let actions = scan(log)?.into_actions();
+        let actions = scan(&log.path)?.into_actions();
         if !actions.is_empty() {
             return Ok(actions);
         }
