@@ -103,12 +103,13 @@ impl Refusal {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = alert;
     }
 
+    /// A connection that merely breaks says nothing, and leaves what was said before.
     fn learn(&self, error: &io::Error) {
-        let error = error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>());
-        self.set(match error {
-            Some(RustlsError::AlertReceived(alert)) if is_about_certificates(*alert) => Some(*alert),
-            _ => None,
-        });
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>()) {
+            Some(RustlsError::AlertReceived(alert)) => self.set(Some(*alert).filter(|a| is_about_certificates(*a))),
+            Some(_) => self.set(None),
+            None => {}
+        }
     }
 }
 
@@ -134,6 +135,20 @@ pub(super) struct Attentive {
     accepted: bool,
 }
 
+impl Attentive {
+    /// Where writing fails, the reason may have arrived already, and nobody is going to read it.
+    fn listen<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if !self.accepted && matches!(written, Poll::Ready(Err(_))) {
+            let mut nothing = [0; 1];
+            let last_words = Pin::new(&mut self.stream).poll_read(context, &mut ReadBuf::new(&mut nothing));
+            if let Poll::Ready(Err(error)) = last_words {
+                self.refusal.learn(&error);
+            }
+        }
+        written
+    }
+}
+
 impl AsyncRead for Attentive {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -156,7 +171,8 @@ impl AsyncRead for Attentive {
 
 impl AsyncWrite for Attentive {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
+        let written = Pin::new(&mut self.stream).poll_write(context, data);
+        self.listen(context, written)
     }
 
     fn poll_write_vectored(
@@ -164,7 +180,8 @@ impl AsyncWrite for Attentive {
         context: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, data);
+        self.listen(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -172,11 +189,13 @@ impl AsyncWrite for Attentive {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let written = Pin::new(&mut self.stream).poll_flush(context);
+        self.listen(context, written)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let written = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.listen(context, written)
     }
 }
 
