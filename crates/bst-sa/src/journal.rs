@@ -5,12 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use instantiate::Report;
 use reapi_proto::Digest;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::commands::prime::json_of_priming;
 use crate::failure::Failure;
 use crate::files::read_whole;
 
@@ -85,10 +83,9 @@ pub(crate) fn path(cachedir: &Path) -> PathBuf {
     cachedir.join("bst-sa").join("priming.json")
 }
 
-/// Keeps what was predicted. The file is replaced at once or not at all. That
+/// Keeps what was predicted, as `prime --json` prints it. The file is replaced at once or not at all. That
 /// it cannot be written is no reason for anything to fail, and is logged.
-pub(crate) fn keep(cachedir: &Path, report: &Report) {
-    let mut value = json_of_priming(report);
+pub(crate) fn keep(cachedir: &Path, mut value: Value) {
     value["version"] = VERSION.into();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     value["time"] = now.as_secs().into();
@@ -124,7 +121,7 @@ fn parse(bytes: &[u8]) -> serde_json::Result<Journal> {
 
 #[cfg(test)]
 mod tests {
-    use instantiate::{ActionReport, ElementReport, ExecutionReport, RecordReport, Totals};
+    use instantiate::{ActionReport, ElementReport, ExecutionReport, RecordReport, Report, Totals};
     use proptest::prelude::*;
     use reapi_proto::DigestFunction;
 
@@ -145,7 +142,8 @@ mod tests {
         };
         let element = ElementReport { name: "app.bst".into(), record: RecordReport::Exact, actions: vec![action] };
         let home = tempfile::tempdir().unwrap();
-        keep(home.path(), &Report { elements: vec![element], totals: Totals::default() });
+        let report = Report { elements: vec![element], totals: Totals::default() };
+        keep(home.path(), crate::commands::prime::json_of_priming(&report));
         let journal = read(&path(home.path())).unwrap();
         let [element] = &journal.elements[..] else { panic!("{journal:?}") };
         assert_eq!(element.name, "app.bst");

@@ -58,7 +58,7 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
     let cachedir = elements.project.as_ref().map(|project| project.configuration.cachedir.clone());
     let report = run(services, elements, records, &args.elements, options).await;
     if let (Ok(report), Some(cachedir)) = (&report, cachedir) {
-        journal::keep(&cachedir, report);
+        journal::keep(&cachedir, json_of_priming(report));
     }
     if let Some(daemon) = daemon {
         daemon.stop().await;

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::record::{Recorded, Recorder};
+use crate::commands::prime::json_of_priming;
 use crate::connect::ConnectOptions;
 use crate::failure::Failure;
 use crate::journal;
@@ -255,7 +256,7 @@ impl Session {
             Priming::Off(reason) => (None, Some(reason)),
         };
         if let Some(report) = &report {
-            journal::keep(&self.project.configuration.cachedir, report);
+            journal::keep(&self.project.configuration.cachedir, json_of_priming(report));
         }
         if let Recording::Busy(_) = &self.recorder {
             let recorded = end_of(&mut self.recorder).await;

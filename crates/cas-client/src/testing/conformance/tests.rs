@@ -11,7 +11,7 @@ use reapi_proto::v2::{ActionResult, OutputFile};
 use reapi_proto::{Digest, DigestFunction, raw};
 
 use super::*;
-use crate::decorators::{DryRun, Limited, ReadOnly, Remembering};
+use crate::decorators::{DryRun, Limited, Nearby, ReadOnly, Remembering};
 use crate::{
     ActionCache, ActionCacheWriter, Blob, BlobStore, BlobStoreExt, CacheLookup, Chunks, Error, ErrorKind,
     ExecuteRequest, Execution, ExecutionOutcome, ExecutionStage, ExecutionUpdate, FileStore, InMemory, PerBlob, Result,
@@ -66,6 +66,11 @@ async fn dry_run() {
 #[tokio::test]
 async fn remembering() {
     check_blob_store(Remembering::new(InMemory::new())).await;
+}
+
+#[tokio::test]
+async fn nearby() {
+    check_blob_store(Nearby::new(InMemory::new(), InMemory::new())).await;
 }
 
 #[tokio::test]
