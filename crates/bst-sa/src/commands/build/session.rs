@@ -1,6 +1,7 @@
 //! What goes on beside the build: watching, priming, recording.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +44,8 @@ pub(super) struct Session {
     priming: Priming,
     events: UnboundedSender<Event>,
     recorder: Recording,
+    /// Logs of casd that the recorder does not follow yet.
+    logs: Vec<PathBuf>,
     built: Vec<Built>,
     records: BTreeMap<String, Result<Option<Digest>, Failure>>,
     to_push: Vec<Record>,
@@ -109,6 +112,7 @@ impl Session {
             priming,
             events,
             recorder: Recording::Idle(Box::new(recorder)),
+            logs: Vec::new(),
             built: Vec::new(),
             records: BTreeMap::new(),
             to_push: Vec::new(),
@@ -138,14 +142,7 @@ impl Session {
     fn take(&mut self, sighting: &Sighting) {
         match sighting {
             Sighting::Daemon(path) => self.prime_through(path),
-            Sighting::DaemonLog(path) => {
-                if let Recording::Idle(recorder) = &mut self.recorder {
-                    recorder.follow(path.clone());
-                } else {
-                    // Looked for again before the next recording.
-                    tracing::debug!(log = %path.display(), "another build on the same cache directory");
-                }
-            }
+            Sighting::DaemonLog(path) => self.logs.push(path.clone()),
             Sighting::Sources(_) | Sighting::Started(_) | Sighting::Running(_) | Sighting::Artifact(_) => {}
         }
         for news in self.live.take(sighting) {
@@ -202,9 +199,13 @@ impl Session {
         }
     }
 
-    /// Records what was built, unless that is under way already.
+    /// Follows the logs that were seen and records what was built, unless a recording is under way.
     fn record(&mut self) {
-        if self.built.is_empty() || !matches!(self.recorder, Recording::Idle(_)) {
+        let Recording::Idle(recorder) = &mut self.recorder else { return };
+        for log in self.logs.drain(..) {
+            recorder.follow(log);
+        }
+        if self.built.is_empty() {
             return;
         }
         let Recording::Idle(mut recorder) = std::mem::replace(&mut self.recorder, Recording::Passing) else { return };
@@ -218,8 +219,9 @@ impl Session {
                 self.recorder = Recording::Busy(work.boxed_local());
             }
             Err(error) => {
-                tracing::warn!(%error, "nothing is recorded");
                 self.recorder = Recording::Idle(recorder);
+                let failed = || Failure::new("the elements are no usable graph any more").because(&error);
+                self.records.extend(built.into_iter().map(|built| (built.element, Err(failed()))));
             }
         }
     }
