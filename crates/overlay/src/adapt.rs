@@ -9,7 +9,7 @@ use reapi_proto::raw::{Action, ActionEdit, Command, Edit, Node, PropertyEdit, Ra
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::forest::{Forest, Missing};
-use crate::model::{ActionId, Below, InputId, Level, LevelId, OriginId, Record};
+use crate::model::{ActionId, Below, DerivationId, InputId, Level, LevelId, Making, Origin, OriginId, Record};
 use crate::rewrite::{Change, EditTree, RewriteError, Rewriter};
 
 /// What an origin holds now.
@@ -37,6 +37,16 @@ enum InputState {
     Changed { node: Option<Node>, guess: bool },
 }
 
+/// Something that is made of changed inputs, and has to be made anew before
+/// actions that use it can be adapted: see [`Adaptation::take_demands`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Demand {
+    /// How it is made, and what of.
+    pub derivation: DerivationId,
+    /// What stands now where the derivation's inputs stood, in their order.
+    pub of: Vec<Node>,
+}
+
 /// What is known of an action.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -49,6 +59,8 @@ pub enum Standing {
     Lost {
         /// One of its origins.
         origin: OriginId,
+        /// Where that is made locally: what has changed of what it is made of.
+        changed: Option<OriginId>,
     },
     /// Every input is known.
     Ready {
@@ -109,8 +121,42 @@ pub struct Adaptation {
     inputs: Vec<InputState>,
     flags: Vec<u8>,
     origin_inputs: FxHashMap<OriginId, Vec<InputId>>,
+    derived: Derived,
     uses: Option<Uses>,
     rewriter: Rewriter<LevelId>,
+}
+
+/// What is made of other inputs, row by row of the derivations.
+#[derive(Debug)]
+struct Derived {
+    /// The derivations that an input is part of.
+    uses: FxHashMap<InputId, Vec<DerivationId>>,
+    /// The origin that stands for each.
+    origins: Vec<Option<OriginId>>,
+    /// Whether any part is known from an origin that is not its authority.
+    guess: Vec<bool>,
+    /// What was demanded last, and what came of it.
+    answers: Vec<Option<(Vec<Node>, Now)>>,
+    demands: Vec<Demand>,
+}
+
+impl Derived {
+    fn of(record: &Record) -> Self {
+        let mut uses: FxHashMap<InputId, Vec<DerivationId>> = FxHashMap::default();
+        for (row, derivation) in record.derivations.iter().enumerate() {
+            for input in &derivation.of {
+                uses.entry(*input).or_default().push(DerivationId(crate::path::index(row)));
+            }
+        }
+        let rows = record.derivations.len();
+        let mut origins = vec![None; rows];
+        for (id, origin) in record.origin_ids() {
+            if let Origin::Derived(derivation) = origin {
+                origins[derivation.index()] = Some(id);
+            }
+        }
+        Self { uses, origins, guess: vec![false; rows], answers: vec![None; rows], demands: Vec::new() }
+    }
 }
 
 /// Who refers to what: the record's references, reversed.
@@ -119,6 +165,7 @@ struct Uses {
     input_levels: FxHashMap<InputId, Vec<LevelId>>,
     level_parents: Vec<Vec<LevelId>>,
     root_actions: FxHashMap<LevelId, Vec<ActionId>>,
+    /// By platform property or condition.
     property_actions: FxHashMap<InputId, Vec<ActionId>>,
 }
 
@@ -137,6 +184,7 @@ impl Adaptation {
             inputs: vec![InputState::Unknown; record.inputs.len()],
             flags: vec![0; record.levels.len()],
             origin_inputs,
+            derived: Derived::of(&record),
             uses: None,
             rewriter: Rewriter::new(record.digest_function),
             record,
@@ -144,6 +192,8 @@ impl Adaptation {
         for row in 0..adaptation.inputs.len() {
             adaptation.inputs[row] = adaptation.judge_input(InputId(crate::path::index(row)));
         }
+        let derivations = (0..adaptation.record.derivations.len()).map(|row| DerivationId(crate::path::index(row)));
+        adaptation.derive(derivations.collect());
         adaptation.judge_everything();
         adaptation
     }
@@ -167,15 +217,11 @@ impl Adaptation {
         }
         touched.sort_unstable();
         touched.dedup();
-        let mut changed = Vec::new();
-        for input in touched {
-            let state = self.judge_input(input);
-            let old = &mut self.inputs[input.index()];
-            if *old != state {
-                *old = state;
-                changed.push(input);
-            }
-        }
+        let mut changed = self.judge_inputs(touched);
+        let uses = &self.derived.uses;
+        let derivations: BTreeSet<DerivationId> =
+            changed.iter().filter_map(|input| uses.get(input)).flatten().copied().collect();
+        changed.extend(self.derive(derivations));
         if changed.is_empty() {
             Vec::new()
         } else if changed.len() * WHOLESALE >= self.inputs.len() {
@@ -185,6 +231,27 @@ impl Adaptation {
         }
     }
 
+    /// What has to be made anew, since the last call. To be answered with
+    /// [`answer`](Self::answer); a later demand for the same derivation replaces an earlier one.
+    pub fn take_demands(&mut self) -> Vec<Demand> {
+        std::mem::take(&mut self.derived.demands)
+    }
+
+    /// What a demand came to: [`Now::Is`] what was made, or [`Now::Lost`].
+    /// Returns what [`settle`](Self::settle) does. An answer to a demand that
+    /// was replaced since is ignored.
+    pub fn answer(&mut self, demand: &Demand, now: Now) -> Vec<ActionId> {
+        let row = demand.derivation.index();
+        match &mut self.derived.answers[row] {
+            Some((of, answer)) if *of == demand.of => *answer = now,
+            _ => return Vec::new(),
+        }
+        let mut changed = self.derive(BTreeSet::from([demand.derivation]));
+        changed.sort_unstable();
+        changed.dedup();
+        if changed.is_empty() { Vec::new() } else { self.spread(&changed) }
+    }
+
     /// What is known of an action.
     #[must_use]
     pub fn standing(&self, action: ActionId) -> Standing {
@@ -192,13 +259,24 @@ impl Adaptation {
         if flags & LOST != 0
             && let Some(origin) = self.find_inputs(action, LOST).first().and_then(|input| self.authority(*input))
         {
-            return Standing::Lost { origin };
+            return Standing::Lost { origin, changed: self.changed_part(origin) };
         }
         if flags & UNKNOWN != 0 {
             let mut on = Vec::new();
-            for input in self.find_inputs(action, UNKNOWN) {
-                let origins = &self.record.input(input).origins;
-                on.extend(origins.iter().filter(|id| self.origins[id.index()] == Now::Unknown));
+            let mut pending = self.find_inputs(action, UNKNOWN);
+            let mut seen = FxHashSet::default();
+            while let Some(input) = pending.pop() {
+                for id in &self.record.input(input).origins {
+                    match self.record.origin(*id) {
+                        Origin::Derived(derivation) if seen.insert(*derivation) => {
+                            let parts = &self.record.derivation(*derivation).of;
+                            pending.extend(parts.iter().filter(|part| self.input_flags(**part) & UNKNOWN != 0));
+                        }
+                        Origin::Derived(_) => {}
+                        _ if self.origins[id.index()] == Now::Unknown => on.push(*id),
+                        _ => {}
+                    }
+                }
             }
             on.sort_unstable();
             on.dedup();
@@ -317,6 +395,89 @@ impl Adaptation {
         &self.origins[origin.index()]
     }
 
+    /// What has changed of what is made locally there.
+    fn changed_part(&self, origin: OriginId) -> Option<OriginId> {
+        let Origin::Derived(id) = self.record.origin(origin) else { return None };
+        let of = &self.record.derivation(*id).of;
+        if let Some(part) = of.iter().find(|input| self.input_flags(**input) & CHANGED != 0) {
+            return self.authority(*part);
+        }
+        let lost = of.iter().find(|input| self.input_flags(**input) & LOST != 0)?;
+        let origin = self.authority(*lost)?;
+        self.changed_part(origin).or(Some(origin))
+    }
+
+    /// Judges inputs; returns those that are not as before.
+    fn judge_inputs(&mut self, inputs: impl IntoIterator<Item = InputId>) -> Vec<InputId> {
+        let mut changed = Vec::new();
+        for input in inputs {
+            let state = self.judge_input(input);
+            let old = &mut self.inputs[input.index()];
+            if *old != state {
+                *old = state;
+                changed.push(input);
+            }
+        }
+        changed
+    }
+
+    /// Judges derivations, and what is made of them in turn: parts have
+    /// earlier rows. Returns the inputs that are not as before.
+    fn derive(&mut self, mut pending: BTreeSet<DerivationId>) -> Vec<InputId> {
+        let mut changed = Vec::new();
+        while let Some(id) = pending.pop_first() {
+            let Some(origin) = self.derived.origins[id.index()] else { continue };
+            let (now, guess) = self.judge_derivation(id);
+            let same_guess = std::mem::replace(&mut self.derived.guess[id.index()], guess) == guess;
+            if std::mem::replace(&mut self.origins[origin.index()], now.clone()) == now && same_guess {
+                continue;
+            }
+            let inputs = self.origin_inputs.get(&origin).cloned().unwrap_or_default();
+            for input in self.judge_inputs(inputs) {
+                pending.extend(self.derived.uses.get(&input).into_iter().flatten());
+                changed.push(input);
+            }
+        }
+        changed
+    }
+
+    fn judge_derivation(&mut self, id: DerivationId) -> (Now, bool) {
+        let record = Arc::clone(&self.record);
+        let derivation = record.derivation(id);
+        let flags = derivation.of.iter().fold(0, |flags, input| flags | self.input_flags(*input));
+        let guess = flags & GUESS != 0;
+        if flags & LOST != 0 {
+            return (Now::Lost, guess);
+        }
+        // One part that has changed decides, whatever becomes of the others.
+        if flags & CHANGED != 0 && derivation.making == Making::Locally {
+            return (Now::Lost, guess);
+        }
+        if flags & UNKNOWN != 0 {
+            return (Now::Unknown, guess);
+        }
+        if flags & CHANGED == 0 {
+            return (Now::AsRecorded, guess);
+        }
+        let mut of = Vec::with_capacity(derivation.of.len());
+        for input in &derivation.of {
+            match &self.inputs[input.index()] {
+                InputState::Changed { node: Some(node), .. } => of.push(node.clone()),
+                InputState::Changed { node: None, .. } => return (Now::Lost, guess),
+                _ => of.push(record.input(*input).recorded.clone()),
+            }
+        }
+        if let Some((known, answer)) = &self.derived.answers[id.index()]
+            && *known == of
+        {
+            return (answer.clone(), guess);
+        }
+        self.derived.answers[id.index()] = Some((of.clone(), Now::Unknown));
+        self.derived.demands.retain(|demand| demand.derivation != id);
+        self.derived.demands.push(Demand { derivation: id, of });
+        (Now::Unknown, guess)
+    }
+
     fn authority(&self, input: InputId) -> Option<OriginId> {
         self.record.input(input).origins.first().copied()
     }
@@ -325,7 +486,11 @@ impl Adaptation {
         let input = self.record.input(id);
         let mut lost = true;
         for (i, origin) in input.origins.iter().enumerate() {
-            let guess = i > 0;
+            let derived = match self.record.origin(*origin) {
+                Origin::Derived(id) => Some(*id),
+                _ => None,
+            };
+            let guess = i > 0 || derived.is_some_and(|id| self.derived.guess[id.index()]);
             match &self.origins[origin.index()] {
                 Now::Lost => continue,
                 Now::Unknown => lost = false,
@@ -385,13 +550,15 @@ impl Adaptation {
     fn action_flags(&self, action: ActionId) -> u8 {
         let action = self.record.action(action);
         let tree = action.root.map_or(0, |level| self.flags[level.index()]);
-        action.properties.iter().fold(tree, |flags, property| flags | self.input_flags(property.input))
+        let properties = action.properties.iter().map(|property| property.input);
+        properties.chain(action.conditions.iter().copied()).fold(tree, |flags, input| flags | self.input_flags(input))
     }
 
     /// The inputs of an action with this flag, each once.
     fn find_inputs(&self, action: ActionId, flag: u8) -> Vec<InputId> {
         let action = self.record.action(action);
         let mut found: Vec<InputId> = action.properties.iter().map(|p| p.input).collect();
+        found.extend(&action.conditions);
         let mut pending: Vec<LevelId> = action.root.into_iter().collect();
         let mut seen = FxHashSet::default();
         while let Some(level) = pending.pop() {
@@ -479,6 +646,9 @@ impl Uses {
             }
             for property in &action.properties {
                 property_actions.entry(property.input).or_default().push(id);
+            }
+            for condition in &action.conditions {
+                property_actions.entry(*condition).or_default().push(id);
             }
         }
         Self { input_levels, level_parents, root_actions, property_actions }

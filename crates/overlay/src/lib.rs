@@ -69,8 +69,8 @@ mod path;
 pub mod rewrite;
 mod substitution;
 
-pub use adapt::{AdaptError, Adaptation, Adapted, Now, Standing};
-pub use derive::{Dependency, DeriveError, Deriver, Mode, Observed, Observing, Prefetch};
+pub use adapt::{AdaptError, Adaptation, Adapted, Demand, Now, Standing};
+pub use derive::{Content, Contents, Dependency, DeriveError, Deriver, Mode, Observed, Observing, Platform, Prefetch};
 pub use difference::{Difference, difference, same_step};
 pub use forest::{Forest, MAX_DEPTH, Missing};
 pub use lookup::{Lookup, TreeKind};

@@ -126,13 +126,13 @@ pub enum TreeKind {
 }
 
 impl Origin {
-    /// The tree that holds it; `None` for the output of an action.
+    /// The tree that holds it; `None` for the output of an action and what is derived.
     #[must_use]
     pub fn tree_kind(&self) -> Option<TreeKind> {
         match self {
             Self::Source { .. } => Some(TreeKind::Sources),
             Self::Artifact { .. } => Some(TreeKind::Artifact),
-            Self::Action { .. } => None,
+            Self::Action { .. } | Self::Derived(_) => None,
         }
     }
 }

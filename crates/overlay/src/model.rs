@@ -28,6 +28,10 @@ pub struct InputId(pub(crate) u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LevelId(pub(crate) u32);
 
+/// A row of [`Record::derivations`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DerivationId(pub(crate) u32);
+
 /// A row of [`Record::actions`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ActionId(pub(crate) u32);
@@ -43,7 +47,7 @@ macro_rules! row_numbers {
         }
     )*};
 }
-row_numbers!(ElementId, OriginId, InputId, LevelId, ActionId);
+row_numbers!(ElementId, OriginId, InputId, LevelId, DerivationId, ActionId);
 
 /// An element that origins refer to, with its trees as they were at recording time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,22 +86,26 @@ pub enum Origin {
         /// The output's path as the action's result names it.
         path: PathId,
     },
+    /// Made of other inputs without an action: not in any tree, but known as soon as those are.
+    Derived(DerivationId),
 }
 
 impl Origin {
-    /// The element that the origin is about.
+    /// The element that the origin is about; the record's own for what is derived.
     #[must_use]
     pub fn element(&self) -> ElementId {
         match self {
             Self::Source { element, .. } | Self::Artifact { element, .. } | Self::Action { element, .. } => *element,
+            Self::Derived(_) => ElementId::SELF,
         }
     }
 
-    /// The path in the sources, the artifact or the outputs.
+    /// The path in the sources, the artifact or the outputs; the root for what is derived.
     #[must_use]
     pub fn path(&self) -> PathId {
         match self {
             Self::Source { path, .. } | Self::Artifact { path, .. } | Self::Action { path, .. } => *path,
+            Self::Derived(_) => PathId::ROOT,
         }
     }
 
@@ -107,7 +115,7 @@ impl Origin {
     pub fn rank(&self) -> u8 {
         match self {
             Self::Source { .. } => 0,
-            Self::Action { .. } => 1,
+            Self::Action { .. } | Self::Derived(_) => 1,
             Self::Artifact { .. } => 2,
         }
     }
@@ -121,7 +129,7 @@ impl Origin {
     pub fn authority(&self) -> u8 {
         match self {
             Self::Source { element: ElementId::SELF, .. } => 0,
-            Self::Action { element: ElementId::SELF, .. } => 1,
+            Self::Action { element: ElementId::SELF, .. } | Self::Derived(_) => 1,
             Self::Artifact { .. } => 2,
             Self::Action { .. } => 3,
             Self::Source { .. } => 4,
@@ -138,6 +146,28 @@ pub struct Input {
     pub recorded: Node,
     /// Its origins, the authoritative one first, then by [`Origin::rank`]. Never empty.
     pub origins: Vec<OriginId>,
+}
+
+/// How something is made of other inputs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Making {
+    /// The union of directories, as staging makes it: of two entries at the
+    /// same path, the later one's stays.
+    Merge,
+    /// An `ar` archive of these members, one per input, in order.
+    Archive(Vec<NameId>),
+    /// By steps of the element's build that are not actions. What they make
+    /// stays as it is while all of this does; what they would make of anything else is not known.
+    Locally,
+}
+
+/// Something that is made of inputs, but not by an action.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Derivation {
+    /// How it is made.
+    pub making: Making,
+    /// What it is made of. Whatever of this is derived itself has an earlier row.
+    pub of: Vec<InputId>,
 }
 
 /// What a name of a [`Level`] leads to.
@@ -181,6 +211,9 @@ pub struct RecordedAction {
     pub root: Option<LevelId>,
     /// The origins in its platform properties.
     pub properties: Vec<PropertyInput>,
+    /// What decides on its command line without being an input: build
+    /// scripts, for instance. While this is as recorded, so is the command line.
+    pub conditions: Vec<InputId>,
     /// How long it executed, where the result said so.
     pub duration: Option<Duration>,
     /// Total size of its outputs in bytes, where known.
@@ -210,6 +243,9 @@ pub struct Record {
     /// Origins were found by digest alone, as the reference layout has them:
     /// they say nothing of executable bits, which stay as recorded.
     pub by_digest: bool,
+    /// Where the element's own files lie in input trees: under this path are its sources and what it makes of
+    /// them, everything else is staged. Unknown in records that do not say it.
+    pub own_root: Option<PathId>,
     /// Row 0 is the element itself.
     pub elements: Vec<RecordedElement>,
     /// Names and paths.
@@ -218,6 +254,8 @@ pub struct Record {
     pub origins: Vec<Origin>,
     /// Distinct inputs.
     pub inputs: Vec<Input>,
+    /// Distinct ways in which inputs are made of others; each refers to earlier ones only.
+    pub derivations: Vec<Derivation>,
     /// Distinct directories with origins below them, bottom-up.
     pub levels: Vec<Level>,
     /// In the order in which they ran; copies from other elements come first.
@@ -234,10 +272,12 @@ impl Record {
             digest_function,
             weak_key: None,
             by_digest: false,
+            own_root: None,
             elements: vec![element],
             paths: Paths::new(),
             origins: Vec::new(),
             inputs: Vec::new(),
+            derivations: Vec::new(),
             levels: Vec::new(),
             actions: Vec::new(),
             artifact_overlays: Vec::new(),
@@ -260,6 +300,12 @@ impl Record {
     #[must_use]
     pub fn input(&self, id: InputId) -> &Input {
         &self.inputs[id.index()]
+    }
+
+    /// The derivation of a row.
+    #[must_use]
+    pub fn derivation(&self, id: DerivationId) -> &Derivation {
+        &self.derivations[id.index()]
     }
 
     /// The level of a row.
@@ -310,6 +356,11 @@ impl Record {
             Origin::Action { base, .. } => {
                 format!("output {path} of action {} of {element}", &base.to_hex()[..12])
             }
+            Origin::Derived(id) => match self.derivation(*id).making {
+                Making::Merge => "the union of several artifacts".to_owned(),
+                Making::Archive(_) => "an archive of objects".to_owned(),
+                Making::Locally => "what the element's build makes without an action".to_owned(),
+            },
         }
     }
 }

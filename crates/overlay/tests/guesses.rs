@@ -99,10 +99,11 @@ impl Fixture {
             sources: None,
             artifact: None,
             own_root: Bytes::from_static(b"w"),
+            platforms: Vec::new(),
         };
         let mut deriver = Deriver::new(Mode::Full, SHA, app, vec![self.dependency.clone()]);
         deriver.observe(&self.forest, &self.observed).unwrap();
-        Adaptation::new(Arc::new(deriver.finish(&self.forest)))
+        Adaptation::new(Arc::new(deriver.finish(&self.forest, &overlay::Contents::default())))
     }
 
     fn adapt(&self, adaptation: &mut Adaptation) -> Digest {
@@ -197,8 +198,9 @@ fn an_artifact_explains_its_own_files_for_those_who_use_it() {
         sources: Some(store(&mut forest, &sources(b"1"))),
         artifact: Some(store(&mut forest, &artifact(b"1", "libdep.so.1", b"g"))),
         own_root: Bytes::from_static(b"w"),
+        platforms: Vec::new(),
     };
-    let record = Deriver::new(Mode::Full, SHA, element, Vec::new()).finish(&forest);
+    let record = Deriver::new(Mode::Full, SHA, element, Vec::new()).finish(&forest, &overlay::Contents::default());
     let explained: Vec<_> = record
         .artifact_overlays
         .iter()

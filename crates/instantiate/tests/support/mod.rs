@@ -250,12 +250,13 @@ impl World {
                 sources: Some(element.sources),
                 artifact: Some(element.artifact),
                 own_root: format!("buildstream/proj/{name}").into(),
+                platforms: Vec::new(),
             };
             let mut deriver = Deriver::new(Mode::Full, SHA, observing, dependencies.collect());
             for (i, action) in element.actions.iter().enumerate() {
                 deriver.observe(&self.forest, &self.observed(action, i)).unwrap();
             }
-            records.insert(name, Arc::new(deriver.finish(&self.forest)));
+            records.insert(name, Arc::new(deriver.finish(&self.forest, &overlay::Contents::default())));
         }
         records
     }

@@ -3,8 +3,8 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
-    ActionId, ArtifactOverlay, Below, ElementId, Input, InputId, Level, LevelId, Origin, OriginId, PropertyInput,
-    Record, RecordedAction,
+    ActionId, ArtifactOverlay, Below, Derivation, DerivationId, ElementId, Input, InputId, Level, LevelId, Making,
+    Origin, OriginId, PropertyInput, Record, RecordedAction,
 };
 use crate::path::{NameId, PathId, index};
 use reapi_proto::Digest;
@@ -16,19 +16,24 @@ impl Record {
     pub fn producers(&self, action: ActionId) -> Vec<(ElementId, Digest)> {
         let action = self.action(action);
         let mut inputs: Vec<InputId> = action.properties.iter().map(|p| p.input).collect();
+        inputs.extend(&action.conditions);
         for level in levels_below(self, action.root) {
             inputs.extend(self.level(level).entries.iter().filter_map(|(_, below)| match below {
                 Below::Input(input) => Some(*input),
                 Below::Level(_) => None,
             }));
         }
-        let origins = inputs.into_iter().flat_map(|input| &self.input(input).origins);
-        let mut producers: Vec<_> = origins
-            .filter_map(|id| match self.origin(*id) {
-                Origin::Action { element, base, .. } => Some((*element, *base)),
-                Origin::Source { .. } | Origin::Artifact { .. } => None,
-            })
-            .collect();
+        let mut producers = Vec::new();
+        let mut derived: FxHashSet<DerivationId> = FxHashSet::default();
+        while let Some(input) = inputs.pop() {
+            for id in &self.input(input).origins {
+                match self.origin(*id) {
+                    Origin::Action { element, base, .. } => producers.push((*element, *base)),
+                    Origin::Derived(id) if derived.insert(*id) => inputs.extend(&self.derivation(*id).of),
+                    Origin::Source { .. } | Origin::Artifact { .. } | Origin::Derived(_) => {}
+                }
+            }
+        }
         producers.sort_unstable();
         producers.dedup();
         producers
@@ -50,10 +55,12 @@ impl Record {
         compact.weak_key.clone_from(&self.weak_key);
         compact.by_digest = self.by_digest;
         let mut copier = Copier::new(self, &mut compact);
+        let own_root = self.own_root.map(|path| copier.path(path));
         let actions: Vec<RecordedAction> = self.action_ids().map(|id| copier.action(id)).collect();
         let artifact = self.artifact_overlays.iter();
         let artifact: Vec<ArtifactOverlay> =
             artifact.map(|o| ArtifactOverlay { path: copier.path(o.path), origin: copier.origin(o.origin) }).collect();
+        compact.own_root = own_root;
         compact.actions = actions;
         compact.artifact_overlays = artifact;
         compact
@@ -89,6 +96,7 @@ struct Copier<'a> {
     names: FxHashMap<NameId, NameId>,
     paths: FxHashMap<PathId, PathId>,
     origins: FxHashMap<OriginId, OriginId>,
+    derivations: FxHashMap<DerivationId, DerivationId>,
     inputs: FxHashMap<InputId, InputId>,
     levels: FxHashMap<LevelId, LevelId>,
 }
@@ -106,6 +114,7 @@ impl<'a> Copier<'a> {
             names: FxHashMap::default(),
             paths: FxHashMap::from_iter([(PathId::ROOT, PathId::ROOT)]),
             origins: FxHashMap::default(),
+            derivations: FxHashMap::default(),
             inputs: FxHashMap::default(),
             levels: FxHashMap::default(),
         }
@@ -118,10 +127,12 @@ impl<'a> Copier<'a> {
         }
         let property = |p: &PropertyInput| PropertyInput { name: self.name(p.name), input: self.input(p.input) };
         let properties = action.properties.iter().map(property).collect();
+        let conditions = action.conditions.iter().map(|id| self.input(*id)).collect();
         RecordedAction {
             element: self.element(action.element),
             root: action.root.map(|root| self.levels[&root]),
             properties,
+            conditions,
             ..action.clone()
         }
     }
@@ -161,11 +172,17 @@ impl<'a> Copier<'a> {
             return *copy;
         }
         let origin = *self.from.origin(id);
-        let (element, path) = (self.element(origin.element()), self.path(origin.path()));
         let origin = match origin {
-            Origin::Source { .. } => Origin::Source { element, path },
-            Origin::Artifact { .. } => Origin::Artifact { element, path },
-            Origin::Action { base, .. } => Origin::Action { element, base, path },
+            Origin::Source { element, path } => {
+                Origin::Source { element: self.element(element), path: self.path(path) }
+            }
+            Origin::Artifact { element, path } => {
+                Origin::Artifact { element: self.element(element), path: self.path(path) }
+            }
+            Origin::Action { element, base, path } => {
+                Origin::Action { element: self.element(element), base, path: self.path(path) }
+            }
+            Origin::Derived(id) => Origin::Derived(self.derivation(id)),
         };
         let Self { origin_rows, to, .. } = self;
         let copy = *origin_rows.entry(origin).or_insert_with(|| {
@@ -173,6 +190,24 @@ impl<'a> Copier<'a> {
             OriginId(index(to.origins.len() - 1))
         });
         self.origins.insert(id, copy);
+        copy
+    }
+
+    /// What it is made of goes before it.
+    fn derivation(&mut self, id: DerivationId) -> DerivationId {
+        if let Some(copy) = self.derivations.get(&id) {
+            return *copy;
+        }
+        let Derivation { making, of } = self.from.derivation(id);
+        let of = of.iter().map(|input| self.input(*input)).collect();
+        let making = match making {
+            Making::Merge => Making::Merge,
+            Making::Archive(names) => Making::Archive(names.iter().map(|name| self.name(*name)).collect()),
+            Making::Locally => Making::Locally,
+        };
+        self.to.derivations.push(Derivation { making, of });
+        let copy = DerivationId(index(self.to.derivations.len() - 1));
+        self.derivations.insert(id, copy);
         copy
     }
 

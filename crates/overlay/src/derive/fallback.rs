@@ -5,7 +5,7 @@ use reapi_proto::raw::Node;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::intern::sort_origins;
-use super::{Deriver, MAX_TREE_PATHS, Mode, Unmatched};
+use super::{Contents, Deriver, MAX_TREE_PATHS, Mode, Unmatched};
 use crate::forest::{Forest, MAX_DEPTH};
 use crate::model::{ArtifactOverlay, Below, ElementId, Level, LevelId, Origin, OriginId, Record};
 use crate::path::NameId;
@@ -24,8 +24,9 @@ impl Deriver {
     #[must_use]
     pub fn wanted_trees(&self) -> Vec<Digest> {
         let mut trees = Vec::new();
+        // Also for what no action reads: build scripts, templates.
+        trees.extend(self.own_sources);
         if self.unmatched.iter().any(|u| worth_a_search(&u.node)) {
-            trees.extend(self.own_sources);
             if self.unmatched.iter().any(|u| worth_a_search(&u.node) && !self.is_own(u.path)) {
                 trees.extend(self.dependencies.iter().filter_map(|d| d.artifact));
             }
@@ -42,10 +43,12 @@ impl Deriver {
         trees
     }
 
-    /// The record, with what is left matched by digest and the element's own artifact explained.
+    /// The record, with what is left matched by digest, what was made locally told by its
+    /// [contents](Self::local_files), and the element's own artifact explained.
     #[must_use]
-    pub fn finish(mut self, forest: &Forest) -> Record {
-        self.match_leftovers(forest);
+    pub fn finish(mut self, forest: &Forest, contents: &Contents) -> Record {
+        self.search(forest);
+        self.explain_local_files(forest, contents);
         self.look_behind_artifacts(forest);
         self.explain_own_artifact(forest);
         self.record.levels = Vec::new();
@@ -60,7 +63,7 @@ impl Deriver {
         self.record.compacted()
     }
 
-    fn is_own(&self, mut path: PathId) -> bool {
+    pub(super) fn is_own(&self, mut path: PathId) -> bool {
         loop {
             if path == self.own_root {
                 return true;
@@ -72,9 +75,10 @@ impl Deriver {
         }
     }
 
-    /// Own files elsewhere in the sources or made by an earlier action, and
-    /// staged files elsewhere in a dependency's artifact.
-    fn match_leftovers(&mut self, forest: &Forest) {
+    /// Searches the [wanted trees](Self::wanted_trees), as far as they are at hand, for what no path explains:
+    /// own files elsewhere in the sources or made by an earlier action, and
+    /// staged files elsewhere in a dependency's artifact. The second time, nothing is left to search for.
+    pub fn search(&mut self, forest: &Forest) {
         let leftovers: Vec<Unmatched> =
             std::mem::take(&mut self.unmatched).into_iter().filter(|u| worth_a_search(&u.node)).collect();
         let wanted: FxHashSet<Digest> = leftovers.iter().filter_map(|u| file_digest(&u.node)).collect();
@@ -100,8 +104,9 @@ impl Deriver {
             let mut origins = Vec::new();
             if self.is_own(path) {
                 let from_sources = self.source_at_same_path(forest, path);
-                // A file that the build wrote over one of its sources is nobody's.
+                // What the build wrote over one of its sources comes from no other.
                 if from_sources.is_some() {
+                    self.local.push(Unmatched { level, name, path, node, turn });
                     continue;
                 }
                 if let Some(found) = best(&self.record.paths, path, &digest, sources.places(&digest, &node)) {
@@ -123,6 +128,9 @@ impl Deriver {
                 }
             }
             if origins.is_empty() {
+                if self.is_own(path) {
+                    self.local.push(Unmatched { level, name, path, node, turn });
+                }
                 continue;
             }
             let known = self.record.inputs.len();
@@ -279,7 +287,7 @@ fn common_suffix(paths: &Paths, mut a: PathId, mut b: PathId) -> usize {
     common
 }
 
-fn file_digest(node: &Node) -> Option<Digest> {
+pub(super) fn file_digest(node: &Node) -> Option<Digest> {
     match node {
         Node::File { digest, .. } => Some(*digest),
         _ => None,
@@ -293,7 +301,7 @@ fn worth_a_search(node: &Node) -> bool {
 
 /// Every file below `root` that can be reached with what is at hand. A tree
 /// with more paths than any real one is not walked.
-fn walk_files(forest: &Forest, root: Digest, paths: &mut Paths, visit: &mut impl FnMut(PathId, &Node)) {
+pub(super) fn walk_files(forest: &Forest, root: Digest, paths: &mut Paths, visit: &mut impl FnMut(PathId, &Node)) {
     if forest.path_count(&root, &mut FxHashMap::default()) > MAX_TREE_PATHS {
         return;
     }

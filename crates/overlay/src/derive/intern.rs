@@ -3,7 +3,7 @@
 use reapi_proto::raw::Node;
 
 use super::{Deriver, Mode};
-use crate::model::{ElementId, Input, InputId, Origin, OriginId, Record};
+use crate::model::{Derivation, DerivationId, ElementId, Input, InputId, Origin, OriginId, Record};
 use crate::path::{PathId, index};
 
 impl Deriver {
@@ -25,6 +25,18 @@ impl Deriver {
         })
     }
 
+    /// The row of something that stands in no input tree.
+    pub(super) fn new_input(&mut self, recorded: Node, origin: OriginId) -> InputId {
+        self.record.inputs.push(Input { recorded, origins: vec![origin] });
+        InputId(index(self.record.inputs.len() - 1))
+    }
+
+    /// The origin of what is made so.
+    pub(super) fn derived(&mut self, derivation: Derivation) -> OriginId {
+        self.record.derivations.push(derivation);
+        self.origin_id(Origin::Derived(DerivationId(index(self.record.derivations.len() - 1))))
+    }
+
     /// The same origin in this record's rows; `None` where the mode does not record such origins.
     pub(super) fn adopt(&mut self, from: &Record, owner: ElementId, origin: &Origin) -> Option<OriginId> {
         let element = match origin.element() {
@@ -37,6 +49,8 @@ impl Deriver {
             Origin::Artifact { .. } => Origin::Artifact { element, path },
             Origin::Action { .. } if self.mode < Mode::Full => return None,
             Origin::Action { base, .. } => Origin::Action { element, base: *base, path },
+            // What it is made of would have to come along; the artifact says it in time.
+            Origin::Derived(_) => return None,
         };
         Some(self.origin_id(adopted))
     }

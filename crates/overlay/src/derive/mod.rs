@@ -10,10 +10,12 @@
 mod copy;
 mod fallback;
 mod intern;
+mod local;
 mod prefetch;
 mod walk;
 
 pub(crate) use intern::sort_origins;
+pub use local::{Content, Contents};
 pub use prefetch::Prefetch;
 
 use std::collections::hash_map::Entry;
@@ -27,8 +29,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::forest::{Forest, MAX_DEPTH, Missing};
 use crate::model::{
-    ArtifactOverlay, Below, ElementId, InputId, LevelId, Origin, OriginId, PropertyInput, Record, RecordedAction,
-    RecordedElement,
+    ArtifactOverlay, Below, Derivation, ElementId, InputId, LevelId, Making, Origin, OriginId, PropertyInput, Record,
+    RecordedAction, RecordedElement,
 };
 use crate::path::{NameId, PathId, index, join};
 
@@ -62,6 +64,17 @@ pub struct Observing {
     /// Where its own files lie in input trees: everything under this path is
     /// the element's, everything else is staged from dependencies.
     pub own_root: Bytes,
+    /// Unions of artifacts that platform properties may name.
+    pub platforms: Vec<Platform>,
+}
+
+/// A root file system that an action may name by its digest: the union of artifacts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Platform {
+    /// The union's digest.
+    pub root: Digest,
+    /// The elements and their artifacts, in staging order.
+    pub of: Vec<(String, Digest)>,
 }
 
 /// An element that the observed one builds against.
@@ -103,6 +116,9 @@ pub struct Deriver {
     own_sources: Option<Digest>,
     dependencies: Vec<Dep>,
     artifact_roots: FxHashMap<Digest, usize>,
+    platforms: FxHashMap<Digest, Vec<(String, Digest)>>,
+    /// Unions that were met.
+    unions: FxHashMap<Digest, OriginId>,
     element_ids: FxHashMap<String, ElementId>,
     origin_ids: FxHashMap<Origin, OriginId>,
     input_ids: FxHashMap<(PathId, Node), InputId>,
@@ -112,6 +128,8 @@ pub struct Deriver {
     staged: FxHashMap<PathId, Arc<StagedDirectory>>,
     outputs: FxHashMap<PathId, Vec<Produced>>,
     unmatched: Vec<Unmatched>,
+    /// Own files that neither sources nor actions explain.
+    local: Vec<Unmatched>,
     seen: FxHashSet<Digest>,
     path_counts: FxHashMap<Digest, u64>,
 }
@@ -191,10 +209,11 @@ impl Deriver {
     /// against, in staging order: where two stage the same path, the later wins.
     #[must_use]
     pub fn new(mode: Mode, digest_function: DigestFunction, element: Observing, dependencies: Vec<Dependency>) -> Self {
-        let Observing { name, weak_key, sources, artifact, own_root } = element;
+        let Observing { name, weak_key, sources, artifact, own_root, platforms } = element;
         let mut record = Record::new(digest_function, RecordedElement { name: name.clone(), sources, artifact });
         record.weak_key = weak_key;
         let own_root = record.paths.intern(&own_root);
+        record.own_root = Some(own_root);
         let mut deriver = Self {
             mode,
             record,
@@ -202,6 +221,8 @@ impl Deriver {
             own_sources: sources,
             dependencies: Vec::new(),
             artifact_roots: FxHashMap::default(),
+            platforms: platforms.into_iter().map(|platform| (platform.root, platform.of)).collect(),
+            unions: FxHashMap::default(),
             element_ids: FxHashMap::from_iter([(name, ElementId::SELF)]),
             origin_ids: FxHashMap::default(),
             input_ids: FxHashMap::default(),
@@ -210,6 +231,7 @@ impl Deriver {
             staged: FxHashMap::default(),
             outputs: FxHashMap::default(),
             unmatched: Vec::new(),
+            local: Vec::new(),
             seen: FxHashSet::default(),
             path_counts: FxHashMap::default(),
         };
@@ -259,6 +281,7 @@ impl Deriver {
             base: observed.base,
             root: Some(level),
             properties,
+            conditions: Vec::new(),
             duration: observed.duration,
             output_bytes: observed.output_bytes,
         });
@@ -269,13 +292,37 @@ impl Deriver {
         let mut properties = Vec::new();
         for property in action.platform() {
             let digest = std::str::from_utf8(property.value).ok().and_then(|v| v.parse::<Digest>().ok());
-            let Some((digest, dep)) = digest.and_then(|d| Some((d, *self.artifact_roots.get(&d)?))) else { continue };
-            let origin =
-                self.origin_id(Origin::Artifact { element: self.dependencies[dep].element, path: PathId::ROOT });
+            let Some((digest, origin)) = digest.and_then(|d| Some((d, self.whole_tree(d)?))) else { continue };
             let input = self.input_id(PathId::ROOT, Node::Directory { digest }, vec![origin]);
             properties.push(PropertyInput { name: self.record.paths.name_id(property.name), input });
         }
         properties
+    }
+
+    /// Whose artifact this is, or of which artifacts it is the union.
+    fn whole_tree(&mut self, root: Digest) -> Option<OriginId> {
+        match self.platforms.get(&root).cloned() {
+            Some(of) if of.len() > 1 => {
+                if let Some(known) = self.unions.get(&root) {
+                    return Some(*known);
+                }
+                let part = |(name, artifact): (String, Digest)| {
+                    let element = self.element_id(&name);
+                    self.record.elements[element.index()].artifact.get_or_insert(artifact);
+                    let origin = self.origin_id(Origin::Artifact { element, path: PathId::ROOT });
+                    self.new_input(Node::Directory { digest: artifact }, origin)
+                };
+                let of = of.into_iter().map(part).collect();
+                let origin = self.derived(Derivation { making: Making::Merge, of });
+                self.unions.insert(root, origin);
+                Some(origin)
+            }
+            Some(_) | None => {
+                let dep = *self.artifact_roots.get(&root)?;
+                let element = self.dependencies[dep].element;
+                Some(self.origin_id(Origin::Artifact { element, path: PathId::ROOT }))
+            }
+        }
     }
 
     fn learn_outputs(&mut self, observed: &Observed) {

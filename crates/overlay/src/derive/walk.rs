@@ -126,10 +126,8 @@ impl Deriver {
         // staged or the element's own, its entries say more.
         if staged.is_empty()
             && matches!(below, Own::Outside | Own::Beyond)
-            && let Some(&dep) = self.artifact_roots.get(&digest)
+            && let Some(origin) = self.whole_tree(digest)
         {
-            let origin =
-                self.origin_id(Origin::Artifact { element: self.dependencies[dep].element, path: PathId::ROOT });
             return Ok(Some(Below::Input(self.input_id(here, Node::Directory { digest }, vec![origin]))));
         }
         self.level(forest, place, below, &staged, depth + 1).map(|level| Some(Below::Level(level)))

@@ -66,6 +66,8 @@ fn read_element(position: usize, value: Value) -> Result<Element, GraphError> {
         sources: members.digest("sources")?,
         artifact: members.digest("artifact")?,
         build_deps: members.list("build_deps", "a string", |value| value.as_str().map(str::to_owned))?,
+        staged: members.list("staged", "a string", |value| value.as_str().map(str::to_owned))?,
+        platforms: members.list("platforms", "a list of strings", parse_names)?,
         subactions: members.list("subactions", DIGEST, parse_digest)?,
         speculative_actions: members.digest("speculative_actions")?,
         name,
@@ -76,6 +78,10 @@ const DIGEST: &str = "a digest as \"HASH/SIZE\" with a lowercase hexadecimal has
 
 fn parse_digest(value: &Value) -> Option<Digest> {
     value.as_str()?.parse().ok()
+}
+
+fn parse_names(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
 /// The members of an element that were not read yet.
@@ -170,6 +176,10 @@ struct WrittenElement<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     build_deps: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    staged: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platforms: Option<&'a [Vec<String>]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     subactions: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     speculative_actions: Option<String>,
@@ -186,6 +196,8 @@ pub(super) fn write(graph: &Graph) -> String {
         sources: text(&element.sources),
         artifact: text(&element.artifact),
         build_deps: element.build_deps.as_deref(),
+        staged: element.staged.as_deref(),
+        platforms: element.platforms.as_deref(),
         subactions: element.subactions.as_ref().map(|list| list.iter().map(Digest::to_string).collect()),
         speculative_actions: text(&element.speculative_actions),
     });

@@ -44,6 +44,12 @@ pub struct Element {
     pub artifact: Option<Digest>,
     /// Names of the elements that it builds against directly, in staging order.
     pub build_deps: Option<Vec<String>>,
+    /// Names of exactly the elements whose artifacts are staged to build it,
+    /// in staging order. Where this is unknown, the closure of `build_deps` is taken for it.
+    pub staged: Option<Vec<String>>,
+    /// Root file systems that its actions name by digest in platform
+    /// properties: each is the union of these elements' artifacts, in staging order.
+    pub platforms: Option<Vec<Vec<String>>>,
     /// The actions that its last build ran, in order.
     pub subactions: Option<Vec<Digest>>,
     /// The message that an earlier generation stored for it.
@@ -144,6 +150,39 @@ impl Graph {
         let mut rows = order::depth_first(row, &self.dependencies);
         rows.pop();
         rows.into_iter().map(|row| &self.elements[row]).collect()
+    }
+
+    /// What is staged to build an element, in staging order: what the element
+    /// says itself, otherwise its [`closure`](Self::closure).
+    #[must_use]
+    pub fn staged(&self, name: &str) -> Vec<&Element> {
+        match self.get(name).and_then(|element| element.staged.as_ref()) {
+            Some(names) => names.iter().filter_map(|name| self.get(name)).collect(),
+            None => self.closure(name),
+        }
+    }
+
+    /// The unions of artifacts that may stand in platform properties of an
+    /// element's actions, each in staging order: what the element says itself,
+    /// otherwise each direct dependency with its closure, and all of them together.
+    #[must_use]
+    pub fn platforms(&self, name: &str) -> Vec<Vec<&Element>> {
+        let Some(element) = self.get(name) else { return Vec::new() };
+        if let Some(platforms) = &element.platforms {
+            let platform = |names: &Vec<String>| names.iter().filter_map(|name| self.get(name)).collect();
+            return platforms.iter().map(platform).collect();
+        }
+        let direct = element.build_deps.iter().flatten().filter_map(|name| self.get(name));
+        let mut platforms: Vec<Vec<&Element>> = direct
+            .map(|dependency| {
+                let mut together = self.closure(&dependency.name);
+                together.push(dependency);
+                together
+            })
+            .collect();
+        platforms.push(self.staged(name));
+        platforms.retain(|platform| !platform.is_empty());
+        platforms
     }
 
     /// Everything that builds against an element, directly or not, each once,

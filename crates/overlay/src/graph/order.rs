@@ -29,6 +29,16 @@ pub(super) fn sorted(digest_function: DigestFunction, elements: Vec<Element>) ->
             }
         }
         dependencies.push(rows);
+        let staged = element.staged.iter().flatten().map(|name| ("staged", name));
+        let platforms = element.platforms.iter().flatten().flatten().map(|name| ("platforms", name));
+        if let Some((member, unknown)) = staged.chain(platforms).find(|(_, name)| !listed.contains_key(name.as_str())) {
+            return Err(GraphError::Element {
+                element: element.name.clone(),
+                member: member.to_owned(),
+                expected: "names of elements of this graph".to_owned(),
+                found: format!("{unknown:?}"),
+            });
+        }
     }
     let order = topological(&dependencies)
         .map_err(|cycle| GraphError::Cycle { cycle: cycle.iter().map(|row| elements[*row].name.clone()).collect() })?;

@@ -225,6 +225,8 @@ fn any_graph() -> impl Strategy<Value = Graph> {
                 cached,
                 sources,
                 artifact,
+                staged: build_deps.clone().map(pick),
+                platforms: build_deps.clone().map(|list| vec![pick(list), Vec::new()]),
                 build_deps: build_deps.map(pick),
                 subactions,
                 speculative_actions,
@@ -234,6 +236,25 @@ fn any_graph() -> impl Strategy<Value = Graph> {
         elements.reverse();
         Graph::new(DigestFunction::Sha256, elements).unwrap()
     })
+}
+
+#[test]
+fn what_is_staged_and_platforms_are_what_the_element_says_or_what_it_builds_on() {
+    let graph = |more: Value| {
+        let mut app = json!({ "name": "app", "build_deps": ["tools", "lib"] });
+        app.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "elements": [app, { "name": "base" }, { "name": "lib", "build_deps": ["base"] }, { "name": "tools" }] })
+    };
+    let platforms =
+        |graph: &Graph| graph.platforms("app").into_iter().map(|p| names(p).join(" ")).collect::<Vec<_>>().join("|");
+    let unsaid = read(&graph(json!({}))).unwrap();
+    assert_eq!(names(unsaid.staged("app")), ["tools", "base", "lib"]);
+    assert_eq!(platforms(&unsaid), "tools|base lib|tools base lib");
+    let said = read(&graph(json!({ "staged": ["lib"], "platforms": [["base", "tools"]] }))).unwrap();
+    assert_eq!(names(said.staged("app")), ["lib"]);
+    assert_eq!(platforms(&said), "base tools");
+    let wrong = read(&graph(json!({ "platforms": [["base", "nobody"]] }))).unwrap_err();
+    assert_eq!(wrong.to_string(), "app: `platforms` is \"nobody\"; expected names of elements of this graph");
 }
 
 proptest! {

@@ -10,13 +10,16 @@ use rustc_hash::FxHashMap;
 
 use super::LayoutError;
 use crate::model::{
-    ArtifactOverlay, Below, ElementId, Input, InputId, Level, LevelId, Origin, OriginId, PropertyInput, Record,
-    RecordedAction, RecordedElement,
+    ArtifactOverlay, Below, Derivation, DerivationId, ElementId, Input, InputId, Level, LevelId, Making, Origin,
+    OriginId, PropertyInput, Record, RecordedAction, RecordedElement,
 };
 use crate::path::{NameId, PathId, Paths, index};
 
 /// The version that this module writes, and the only one it reads.
 pub(super) const VERSION: u32 = 1;
+
+/// An archive of archives of what is made locally is far below this.
+const MAX_DERIVATION_DEPTH: usize = 16;
 
 pub(super) fn encode(record: &Record) -> SpeculativeActions {
     let mut table = bst_sa::Record {
@@ -24,6 +27,7 @@ pub(super) fn encode(record: &Record) -> SpeculativeActions {
         digest_function: record.digest_function.wire_value(),
         weak_key: record.weak_key.clone().unwrap_or_default(),
         by_digest: record.by_digest,
+        own_root: record.own_root.map_or(0, |path| path.0 + 1),
         elements: record.elements.iter().map(encode_element).collect(),
         names: record.paths.stored_names().to_vec(),
         ..Default::default()
@@ -35,6 +39,7 @@ pub(super) fn encode(record: &Record) -> SpeculativeActions {
     let mut names = Names { known: FxHashMap::default(), table: Vec::new(), first: index(record.paths.name_count()) };
     encode_origins(record, &mut table);
     encode_inputs(record, &mut table, &mut names);
+    encode_derivations(record, &mut table);
     for (row, level) in record.levels.iter().enumerate() {
         table.level_entry_counts.push(index(level.entries.len()));
         for (name, below) in &level.entries {
@@ -56,6 +61,8 @@ pub(super) fn encode(record: &Record) -> SpeculativeActions {
             table.property_names.push(property.name.0);
             table.property_inputs.push(property.input.0);
         }
+        table.action_condition_counts.push(index(action.conditions.len()));
+        table.action_conditions.extend(action.conditions.iter().map(|id| id.0));
     }
     for overlay in &record.artifact_overlays {
         table.artifact_paths.push(overlay.path.0);
@@ -99,9 +106,13 @@ fn encode_origins(record: &Record, table: &mut bst_sa::Record) {
             Origin::Source { .. } => 0,
             Origin::Artifact { .. } => 1,
             Origin::Action { .. } => 2,
+            Origin::Derived(_) => 3,
         });
         table.origin_elements.push(origin.element().0);
         table.origin_paths.push(origin.path().0);
+        if let Origin::Derived(derivation) = origin {
+            table.origin_derivations.push(derivation.0);
+        }
         if let Origin::Action { base, .. } = origin {
             let next = index(record.actions.len() + table.base_sizes.len());
             let row = *bases.entry(*base).or_insert(next);
@@ -144,6 +155,21 @@ fn encode_inputs(record: &Record, table: &mut bst_sa::Record, names: &mut Names)
     table.input_hashes = hashes.into();
 }
 
+fn encode_derivations(record: &Record, table: &mut bst_sa::Record) {
+    for Derivation { making, of } in &record.derivations {
+        table.derivation_kinds.push(match making {
+            Making::Merge => 0,
+            Making::Archive(_) => 1,
+            Making::Locally => 2,
+        });
+        table.derivation_input_counts.push(index(of.len()));
+        table.derivation_inputs.extend(of.iter().map(|id| id.0));
+        if let Making::Archive(names) = making {
+            table.derivation_names.extend(names.iter().map(|name| name.0));
+        }
+    }
+}
+
 pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record, LayoutError> {
     if table.version != VERSION {
         return Err(LayoutError::Version(table.version));
@@ -161,9 +187,11 @@ pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record,
         paths: paths.path_count(),
         origins: table.origin_kinds.len(),
         inputs: table.input_kinds.len(),
+        derivations: table.derivation_kinds.len(),
     };
     let origins = decode_origins(table, function, bases, &limits)?;
     let inputs = decode_inputs(table, function, &paths, &origins, &limits)?;
+    let derivations = decode_derivations(table, &origins, &inputs, &limits)?;
     let levels = decode_levels(table, &paths, &limits)?;
     let actions = decode_actions(table, bases, &inputs, levels.len(), &limits)?;
     let mut artifact_overlays = Vec::with_capacity(table.artifact_paths.len());
@@ -178,10 +206,15 @@ pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record,
         digest_function: function,
         weak_key: Some(table.weak_key.clone()).filter(|key| !key.is_empty()),
         by_digest: table.by_digest,
+        own_root: match table.own_root.checked_sub(1) {
+            Some(path) => Some(PathId(row("own_root", path, paths.path_count())?)),
+            None => None,
+        },
         elements,
         paths,
         origins,
         inputs,
+        derivations,
         levels,
         actions,
         artifact_overlays,
@@ -195,6 +228,7 @@ struct Limits {
     paths: usize,
     origins: usize,
     inputs: usize,
+    derivations: usize,
 }
 
 fn inconsistent(reason: impl Into<String>) -> LayoutError {
@@ -308,6 +342,7 @@ fn decode_origins(
     }
     others.end()?;
     let mut rest = table.origin_bases.as_slice();
+    let mut derivations = table.origin_derivations.as_slice();
     let mut origins = Vec::with_capacity(limits.origins);
     for ((kind, element), path) in table.origin_kinds.iter().zip(&table.origin_elements).zip(&table.origin_paths) {
         let element = ElementId(row("origin_elements", *element, limits.elements)?);
@@ -319,10 +354,15 @@ fn decode_origins(
                 let base = take("origin_bases", &mut rest, 1)?[0];
                 Origin::Action { element, base: bases[row("origin_bases", base, bases.len())? as usize], path }
             }
+            3 => {
+                let derivation = take("origin_derivations", &mut derivations, 1)?[0];
+                Origin::Derived(DerivationId(row("origin_derivations", derivation, limits.derivations)?))
+            }
             other => return Err(inconsistent(format!("unknown kind of origin {other}"))),
         });
     }
     spent("origin_bases", rest)?;
+    spent("origin_derivations", derivations)?;
     Ok(origins)
 }
 
@@ -360,6 +400,53 @@ fn decode_inputs(
     spent("input_targets", targets)?;
     spent("input_origins", rest)?;
     Ok(inputs)
+}
+
+fn decode_derivations(
+    table: &bst_sa::Record,
+    origins: &[Origin],
+    inputs: &[Input],
+    limits: &Limits,
+) -> Result<Vec<Derivation>, LayoutError> {
+    let counts = &table.derivation_input_counts;
+    same_length("derivation_input_counts", counts.len(), "derivation_kinds", limits.derivations)?;
+    let mut names = table.derivation_names.as_slice();
+    let mut rest = table.derivation_inputs.as_slice();
+    let mut derivations = Vec::with_capacity(limits.derivations);
+    let mut depths: Vec<usize> = Vec::with_capacity(limits.derivations);
+    for (own, (kind, count)) in table.derivation_kinds.iter().zip(counts).enumerate() {
+        let mut of = Vec::new();
+        let mut depth = 0;
+        for input in take("derivation_inputs", &mut rest, *count)? {
+            let input = InputId(row("derivation_inputs", *input, inputs.len())?);
+            for origin in &inputs[input.index()].origins {
+                let Origin::Derived(below) = origins[origin.index()] else { continue };
+                let Some(below) = depths.get(below.index()) else {
+                    return Err(inconsistent(format!("derivation {own} refers to itself or a later one")));
+                };
+                depth = depth.max(below + 1);
+            }
+            of.push(input);
+        }
+        if depth > MAX_DERIVATION_DEPTH {
+            return Err(inconsistent(format!("derivation {own} is {depth} levels of derivations deep")));
+        }
+        depths.push(depth);
+        let making = match kind {
+            0 => Making::Merge,
+            1 => {
+                let members = take("derivation_names", &mut names, *count)?.iter();
+                let members = members.map(|name| row("derivation_names", *name, limits.names).map(NameId));
+                Making::Archive(members.collect::<Result<_, _>>()?)
+            }
+            2 => Making::Locally,
+            other => return Err(inconsistent(format!("unknown kind of derivation {other}"))),
+        };
+        derivations.push(Derivation { making, of });
+    }
+    spent("derivation_inputs", rest)?;
+    spent("derivation_names", names)?;
+    Ok(derivations)
 }
 
 fn decode_levels(table: &bst_sa::Record, paths: &Paths, limits: &Limits) -> Result<Vec<Level>, LayoutError> {
@@ -409,6 +496,12 @@ fn decode_actions(
     ] {
         same_length(column, len, "actions", bases.len())?;
     }
+    // Absent in messages of before there were conditions.
+    let no_conditions = table.action_condition_counts.is_empty();
+    if !no_conditions {
+        same_length("action_condition_counts", table.action_condition_counts.len(), "actions", bases.len())?;
+    }
+    let mut conditions = table.action_conditions.as_slice();
     same_length("property_inputs", table.property_inputs.len(), "property_names", table.property_names.len())?;
     let mut names = table.property_names.as_slice();
     let mut values = table.property_inputs.as_slice();
@@ -425,6 +518,10 @@ fn decode_actions(
             }
             properties.push(PropertyInput { name: NameId(row("property_names", *name, limits.names)?), input });
         }
+        let count = if no_conditions { 0 } else { table.action_condition_counts[i] };
+        let rows = take("action_conditions", &mut conditions, count)?.iter();
+        let rows = rows.map(|id| row("action_conditions", *id, inputs.len()).map(InputId));
+        let conditions_of = rows.collect::<Result<_, _>>()?;
         let root = match table.action_roots[i].checked_sub(1) {
             Some(level) => Some(LevelId(row("action_roots", level, levels)?)),
             None => None,
@@ -434,10 +531,12 @@ fn decode_actions(
             base: *base,
             root,
             properties,
+            conditions: conditions_of,
             duration: table.action_durations[i].checked_sub(1).map(Duration::from_millis),
             output_bytes: table.action_output_bytes[i].checked_sub(1),
         });
     }
     spent("property_names", names)?;
+    spent("action_conditions", conditions)?;
     Ok(actions)
 }

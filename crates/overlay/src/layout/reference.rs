@@ -226,6 +226,7 @@ impl Upgrade<'_> {
             base,
             root,
             properties,
+            conditions: Vec::new(),
             duration: None,
             output_bytes: None,
         });
@@ -311,6 +312,8 @@ fn name_origin(record: &Record, origin: &Origin) -> Option<ReferenceOrigin> {
         Origin::Source { .. } => ReferenceOrigin::Source { element, path },
         Origin::Artifact { .. } => ReferenceOrigin::Artifact { element, path },
         Origin::Action { base, .. } => ReferenceOrigin::Action { element, base: *base, path },
+        // Nothing that the reference has a name for.
+        Origin::Derived(_) => return None,
     })
 }
 

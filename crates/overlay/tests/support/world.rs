@@ -142,6 +142,7 @@ impl Built {
             sources: Some(self.own_sources),
             artifact: None,
             own_root: ROOT.into(),
+            platforms: Vec::new(),
         };
         let mut dependencies = vec![Dependency {
             name: "base.bst".into(),
@@ -159,7 +160,7 @@ impl Built {
         for action in &self.actions {
             deriver.observe(&self.forest, action).unwrap();
         }
-        deriver.finish(&self.forest)
+        deriver.finish(&self.forest, &overlay::Contents::default())
     }
 
     fn root(&self, element: &str, kind: TreeKind) -> Option<Digest> {

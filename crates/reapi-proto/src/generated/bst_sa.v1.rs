@@ -26,7 +26,7 @@ pub struct Record {
     pub path_parents: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint32, repeated, tag = "7")]
     pub path_names: ::prost::alloc::vec::Vec<u32>,
-    /// Where inputs come from. Kind: 0 source, 1 artifact, 2 action.
+    /// Where inputs come from. Kind: 0 source, 1 artifact, 2 action, 3 derived.
     #[prost(uint32, repeated, tag = "8")]
     pub origin_kinds: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint32, repeated, tag = "9")]
@@ -95,6 +95,28 @@ pub struct Record {
     /// Origins were found by digest alone, as the reference layout has them.
     #[prost(bool, tag = "32")]
     pub by_digest: bool,
+    /// One more than the path of the element's own files in input trees; 0 if unknown.
+    #[prost(uint32, tag = "33")]
+    pub own_root: u32,
+    /// What is made of inputs without an action. Kind: 0 merge, 1 archive, 2 locally.
+    #[prost(uint32, repeated, tag = "34")]
+    pub derivation_kinds: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "35")]
+    pub derivation_input_counts: ::prost::alloc::vec::Vec<u32>,
+    /// All derivations' inputs end to end.
+    #[prost(uint32, repeated, tag = "36")]
+    pub derivation_inputs: ::prost::alloc::vec::Vec<u32>,
+    /// One entry per input of a derivation of kind 1, in order: the member's name.
+    #[prost(uint32, repeated, tag = "37")]
+    pub derivation_names: ::prost::alloc::vec::Vec<u32>,
+    /// One entry per origin of kind 3, in order: a row of the derivations.
+    #[prost(uint32, repeated, tag = "38")]
+    pub origin_derivations: ::prost::alloc::vec::Vec<u32>,
+    /// All actions' conditions end to end: rows of inputs.
+    #[prost(uint32, repeated, tag = "39")]
+    pub action_condition_counts: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "40")]
+    pub action_conditions: ::prost::alloc::vec::Vec<u32>,
 }
 impl ::prost::Name for Record {
     const NAME: &'static str = "Record";
