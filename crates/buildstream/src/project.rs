@@ -209,6 +209,9 @@ pub struct ElementState {
     pub build_deps: Vec<String>,
     /// Direct runtime dependencies, by full name.
     pub runtime_deps: Vec<String>,
+    /// Build dependencies that are staged into a root of their own, whose digest the build finds in this environment
+    /// variable (BuildStream's `digest-environment`): by variable, full names in the order of the dependencies.
+    pub digest_environments: BTreeMap<String, Vec<String>>,
     /// The key that changes of its dependencies do not change.
     pub weak_key: Option<CacheKey>,
     /// The key that covers everything. In a project that is not strict, that
@@ -268,9 +271,16 @@ impl Introspection {
     /// contains all that is staged; it may contain more.
     #[must_use]
     pub fn to_elements(&self) -> Vec<Element> {
-        let dependencies = staging::covering(&self.rows());
+        let rows = self.rows();
+        let dependencies = staging::covering(&rows);
+        let numbers = self.numbers();
+        let names = |rows: Vec<usize>| rows.into_iter().map(|row| self.elements[row].name.clone()).collect::<Vec<_>>();
+        let platform = |names_in: &Vec<String>| {
+            let chosen: Vec<usize> = names_in.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
+            names(staging::with_what_they_need(&rows, &chosen))
+        };
         let text = |key: &Option<CacheKey>| key.as_ref().map(ToString::to_string);
-        let element = |(state, dependencies): (&ElementState, Vec<usize>)| Element {
+        let element = |(row, (state, dependencies)): (usize, (&ElementState, Vec<usize>))| Element {
             name: state.name.clone(),
             project: Some(state.project.clone()),
             weak_key: text(&state.weak_key),
@@ -282,11 +292,13 @@ impl Introspection {
             },
             sources: state.sources,
             artifact: state.files.filter(|_| state.cache == CacheState::Cached),
-            build_deps: Some(dependencies.into_iter().map(|row| self.elements[row].name.clone()).collect()),
+            build_deps: Some(names(dependencies)),
+            staged: Some(names(staging::staged(&rows, row))),
+            platforms: Some(state.digest_environments.values().map(platform).collect()),
             subactions: None,
             speculative_actions: None,
         };
-        self.elements.iter().zip(dependencies).map(element).collect()
+        self.elements.iter().zip(dependencies).enumerate().map(element).collect()
     }
 
     /// The graph of [these elements](Self::to_elements).
@@ -297,9 +309,13 @@ impl Introspection {
         Graph::new(DigestFunction::Sha256, self.to_elements())
     }
 
+    /// The rows of elements by full name.
+    fn numbers(&self) -> FxHashMap<&str, usize> {
+        self.elements.iter().enumerate().map(|(row, element)| (element.name.as_str(), row)).collect()
+    }
+
     fn rows(&self) -> Vec<Row> {
-        let numbers: FxHashMap<&str, usize> =
-            self.elements.iter().enumerate().map(|(row, element)| (element.name.as_str(), row)).collect();
+        let numbers = self.numbers();
         let rows_of = |names: &[String]| names.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
         let row = |element: &ElementState| Row {
             build: rows_of(&element.build_deps),
@@ -344,6 +360,7 @@ pub(crate) mod tests {
                 kind: "manual".to_owned(),
                 build_deps: deps.iter().map(|name| (*name).to_owned()).collect(),
                 runtime_deps: Vec::new(),
+                digest_environments: BTreeMap::new(),
                 weak_key: Some(weak.clone()),
                 strong_key: None,
                 weak_artifact: Some(crate::refs::tests::element(name).artifact(weak.clone())),

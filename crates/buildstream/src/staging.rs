@@ -10,10 +10,15 @@ pub(crate) struct Row {
 /// What is staged to build an element, in staging order: depth-first, each
 /// build dependency after everything that it needs to run.
 pub(crate) fn staged(rows: &[Row], element: usize) -> Vec<usize> {
+    with_what_they_need(rows, &rows[element].build)
+}
+
+/// Elements, each after everything that it needs to run: how BuildStream stages a selection.
+pub(crate) fn with_what_they_need(rows: &[Row], elements: &[usize]) -> Vec<usize> {
     let mut order = Vec::new();
     let mut seen = Set::new(rows.len());
     let mut way: Vec<(usize, std::slice::Iter<'_, usize>)> = Vec::new();
-    for start in &rows[element].build {
+    for start in elements {
         if seen.insert(*start) {
             way.push((*start, rows[*start].runtime.iter()));
         }

@@ -20,6 +20,14 @@ pub enum SkipKind {
     Mismatch,
     /// What it takes as input will not become known.
     InputLost,
+    /// An input is made by the element's build without an action, of something that has changed.
+    LocalInput,
+    /// The command line may be another one: what decides on it has changed.
+    Commands,
+    /// Which files it reads now is not known.
+    InputSet,
+    /// It would fail: something that it needs is gone.
+    WouldFail,
     /// Inputs of the adapted action are not in CAS.
     MissingInputs,
     /// Too cheap to be worth an execution.
@@ -36,7 +44,7 @@ pub enum SkipKind {
 
 impl SkipKind {
     /// Every kind, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::NoRecord,
         Self::OtherKey,
         Self::BaseMissing,
@@ -44,6 +52,10 @@ impl SkipKind {
         Self::DoNotCache,
         Self::Mismatch,
         Self::InputLost,
+        Self::LocalInput,
+        Self::Commands,
+        Self::InputSet,
+        Self::WouldFail,
         Self::MissingInputs,
         Self::TooCheap,
         Self::Budget,
@@ -63,6 +75,10 @@ impl SkipKind {
             Self::DoNotCache => "do-not-cache",
             Self::Mismatch => "mismatch",
             Self::InputLost => "input-lost",
+            Self::LocalInput => "local-input",
+            Self::Commands => "commands",
+            Self::InputSet => "input-set",
+            Self::WouldFail => "would-fail",
             Self::MissingInputs => "missing-inputs",
             Self::TooCheap => "too-cheap",
             Self::Budget => "budget",
@@ -74,7 +90,16 @@ impl SkipKind {
 
     /// Whether new facts about its inputs give an action another chance.
     pub(crate) fn is_revocable(self) -> bool {
-        matches!(self, Self::InputLost | Self::MissingInputs | Self::Mismatch)
+        matches!(
+            self,
+            Self::InputLost
+                | Self::LocalInput
+                | Self::Commands
+                | Self::InputSet
+                | Self::WouldFail
+                | Self::MissingInputs
+                | Self::Mismatch
+        )
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Adapted {
     pub command: Option<(Digest, Bytes)>,
     /// Root of the input tree.
     pub input_root: Digest,
+    /// Roots of other trees, named by platform properties, that are not the recorded ones.
+    pub platforms: Vec<Digest>,
 }
 
 /// Why an action that is ready cannot be adapted.
@@ -381,7 +383,8 @@ impl Adaptation {
             platform,
         };
         let bytes = base.splice(&edit)?;
-        Ok(Adapted { digest: function.digest(&bytes), action: bytes, command: new_command, input_root })
+        let platforms = self.changed_platforms(action).collect();
+        Ok(Adapted { digest: function.digest(&bytes), action: bytes, command: new_command, input_root, platforms })
     }
 
     /// The directories that adapting made since the last call, children before parents, each once.
@@ -576,6 +579,14 @@ impl Adaptation {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    fn changed_platforms(&self, action: ActionId) -> impl Iterator<Item = Digest> {
+        let properties = self.record.action(action).properties.iter();
+        properties.filter_map(|property| match &self.inputs[property.input.index()] {
+            InputState::Changed { node: Some(Node::Directory { digest }), .. } => Some(*digest),
+            _ => None,
+        })
     }
 
     fn changed_properties(&self, action: ActionId) -> impl Iterator<Item = PropertyEdit> {

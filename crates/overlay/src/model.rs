@@ -308,6 +308,13 @@ impl Record {
         &self.derivations[id.index()]
     }
 
+    /// What a derivation made when it was recorded, where it stood in an input tree or a property.
+    #[must_use]
+    pub fn recorded_as(&self, id: DerivationId) -> Option<&Node> {
+        let made = |input: &&Input| input.origins.iter().any(|origin| *self.origin(*origin) == Origin::Derived(id));
+        self.inputs.iter().find(made).map(|input| &input.recorded)
+    }
+
     /// The level of a row.
     #[must_use]
     pub fn level(&self, id: LevelId) -> &Level {

@@ -89,6 +89,8 @@ struct WrittenElement {
     kind: String,
     build_deps: Vec<String>,
     runtime_deps: Vec<String>,
+    #[serde(default)]
+    digest_environments: BTreeMap<String, Vec<String>>,
     weak_key: Option<String>,
     strong_key: Option<String>,
     ref_name: Option<String>,
@@ -212,6 +214,7 @@ impl WrittenElement {
             kind: self.kind,
             build_deps: self.build_deps,
             runtime_deps: self.runtime_deps,
+            digest_environments: self.digest_environments,
         })
     }
 }

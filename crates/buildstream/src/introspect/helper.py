@@ -171,6 +171,7 @@ def element_state(element, stage):
         "kind": element.get_kind(),
         "build_deps": [e._get_full_name() for e in element._dependencies(_Scope.BUILD, recurse=False)],
         "runtime_deps": [e._get_full_name() for e in element._dependencies(_Scope.RUN, recurse=False)],
+        "digest_environments": digest_environments(element),
         "weak_key": element._get_cache_key(strength=_weak()),
         "strong_key": element._get_cache_key(),
     }
@@ -192,6 +193,12 @@ def element_state(element, stage):
     if sources.cached():
         state["sources"] = digest(sources._proto.files)
     return state
+
+
+def digest_environments(element):
+    # By variable, the build dependencies whose union it names. Only elements of some kinds have any.
+    variables = getattr(element, "_BuildElement__digest_environment", None) or {}
+    return {name: [e._get_full_name() for e, _ in dependencies] for name, dependencies in variables.items()}
 
 
 def _weak():

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cas_client::BlobStore;
-use overlay::{ElementId, Forest, Now, OriginId, Record, Standing, TreeKind};
+use overlay::{ActionId, ElementId, Forest, Now, OriginId, Record, Standing, TreeKind};
 use reapi_proto::Digest;
 use reapi_proto::raw::Directory;
 
@@ -108,10 +108,11 @@ impl Priming {
     /// Works off everything that was learned, until nothing follows from it.
     pub(super) fn settle(&mut self) {
         while !self.dirty.is_empty() || !self.touched.is_empty() {
-            for row in std::mem::take(&mut self.dirty) {
-                let row = &mut self.tables[row];
+            for row_id in std::mem::take(&mut self.dirty) {
+                let row = &mut self.tables[row_id];
                 let facts = std::mem::take(&mut row.pending);
                 let affected = row.adaptation.settle(facts);
+                self.demands.extend(row.adaptation.take_demands().into_iter().map(|demand| (row_id, demand)));
                 self.touched.extend(affected.into_iter().filter_map(|id| row.acts[id.index()]));
             }
             for act in std::mem::take(&mut self.touched) {
@@ -137,10 +138,9 @@ impl Priming {
         }
         match row.adaptation.standing(act.id) {
             Standing::Waiting { .. } => self.wait(id),
-            Standing::Lost { origin } => {
-                let record = row.adaptation.record();
-                let reason = format!("{} will not become known", record.describe(record.origin(origin)));
-                self.give_up(id, Skip::new(SkipKind::InputLost, reason));
+            Standing::Lost { origin, changed } => {
+                let skip = lost(row.adaptation.record(), act.id, origin, changed);
+                self.give_up(id, skip);
             }
             Standing::Ready { changed: false, guess } => self.keep(id, guess),
             Standing::Ready { changed: true, guess } => {
@@ -209,6 +209,21 @@ impl Priming {
         }
         self.tables[id].consumers = consumers;
     }
+}
+
+/// Why an action whose input will not become known is not predicted.
+fn lost(record: &Record, action: ActionId, origin: OriginId, changed: Option<OriginId>) -> Skip {
+    let Some(changed) = changed else {
+        let reason = format!("{} will not become known", record.describe(record.origin(origin)));
+        return Skip::new(SkipKind::InputLost, reason);
+    };
+    let changed = record.describe(record.origin(changed));
+    let decides = |condition: &overlay::InputId| record.input(*condition).origins.first() == Some(&origin);
+    if record.action(action).conditions.iter().any(decides) {
+        return Skip::new(SkipKind::Commands, format!("its command may be another one: {changed} is not as it was"));
+    }
+    let what = record.describe(record.origin(origin));
+    Skip::new(SkipKind::LocalInput, format!("an input is {what}, and {changed} is not as it was"))
 }
 
 /// Follows all paths of all look-ups in lock-step: one read per level, each directory once.

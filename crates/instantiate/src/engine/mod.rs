@@ -5,6 +5,7 @@
 //! one of each kind (executions apart), so that whatever becomes due in the
 //! meantime goes together in the next one.
 
+mod derivations;
 mod events;
 mod facts;
 mod finish;
@@ -20,10 +21,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use overlay::TreeKind;
+use overlay::{Demand, TreeKind};
 use overlay::graph::{Element, Graph};
 use reapi_proto::{Digest, DigestFunction};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::event::Event;
@@ -188,7 +189,7 @@ fn chosen(graph: &Graph, names: Option<Vec<String>>) -> Result<Vec<&Element>, Se
     if let Some(unknown) = names.iter().find(|name| graph.get(name).is_none()) {
         return Err(SetupError::UnknownElement(unknown.clone()));
     }
-    let names: rustc_hash::FxHashSet<String> = names.into_iter().collect();
+    let names: FxHashSet<String> = names.into_iter().collect();
     Ok(graph.elements().filter(|element| names.contains(&element.name)).collect())
 }
 
@@ -220,9 +221,14 @@ struct Priming {
     /// Paths to be looked up in current trees.
     lookups: Vec<TreeLookup>,
     looking_up: bool,
+    /// What has to be made anew of changed inputs.
+    demands: Vec<(RowId, Demand)>,
+    deriving: bool,
     workshop: Workshop,
     /// Every message and directory that adapting made.
     made: FxHashMap<Digest, Bytes>,
+    /// The files among them.
+    made_files: FxHashSet<Digest>,
     runs: Runs,
     submissions: Submissions,
     tasks: Tasks,
@@ -255,8 +261,11 @@ impl Priming {
             tables,
             lookups: Vec::new(),
             looking_up: false,
+            demands: Vec::new(),
+            deriving: false,
             workshop: Workshop::default(),
             made: FxHashMap::default(),
+            made_files: FxHashSet::default(),
             runs: Runs::default(),
             submissions: Submissions::default(),
             tasks: Tasks::default(),
@@ -326,6 +335,7 @@ impl Priming {
             self.adapt_some();
             self.settle();
             self.start_lookups();
+            self.start_derivations();
             self.start_batch();
             self.start_checks();
             self.start_upload();
@@ -343,6 +353,7 @@ impl Priming {
     fn take(&mut self, done: Done) {
         match done {
             Done::Facts(found) => self.looked_up(found),
+            Done::Derived(made) => self.derived(made),
             Done::Prepared(fetched) => self.prepared(fetched),
             Done::Bases(fetched) => self.read_bases(fetched),
             Done::Checked(answers) => self.checked(answers),

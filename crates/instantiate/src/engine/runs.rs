@@ -25,9 +25,11 @@ use crate::skip::{Skip, SkipKind};
 const LOOKUP_BATCH: usize = 1024;
 
 /// What an adapted action consists of, apart from its own message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Recipe {
     pub(super) input_root: Digest,
+    /// Root file systems that its properties name, if they are new.
+    pub(super) platforms: Vec<Digest>,
     /// The Command, if it is new.
     pub(super) command: Option<Digest>,
 }
@@ -153,7 +155,7 @@ impl Priming {
         });
         run.acts.push(id);
         run.place = run.place.min(place);
-        run.recipe = run.recipe.or(recipe);
+        run.recipe = run.recipe.take().or(recipe);
         if let Some(running) = &mut run.running {
             running.unwanted = false;
         }

@@ -9,7 +9,7 @@ use cas_client::{
     Blob, CacheLookup, Error, ErrorKind, ExecuteRequest, ExecutionStage, ExecutionUpdate, Result, UploadStats,
 };
 use reapi_proto::Digest;
-use reapi_proto::raw::Directory;
+use reapi_proto::raw::{Directory, Node};
 use rustc_hash::FxHashSet;
 
 use super::Priming;
@@ -164,12 +164,13 @@ impl Priming {
     /// The blobs of a run that were not uploaded and are not in `batch`.
     fn new_blobs(&self, action: Digest, run: &Run, batch: &FxHashSet<Digest>) -> FxHashSet<Digest> {
         let mut new = FxHashSet::default();
-        let Some(recipe) = run.recipe else { return new };
+        let Some(recipe) = &run.recipe else { return new };
         let is_new = |digest: &Digest| {
             !batch.contains(digest) && !self.submissions.stored.contains(digest) && self.made.contains_key(digest)
         };
         new.extend([Some(action), recipe.command].into_iter().flatten().filter(is_new));
         let mut pending = vec![recipe.input_root];
+        pending.extend(&recipe.platforms);
         while let Some(digest) = pending.pop() {
             // Below a directory that is as recorded, everything is.
             if !is_new(&digest) || !new.insert(digest) {
@@ -177,6 +178,13 @@ impl Priming {
             }
             if let Some(directory) = self.made.get(&digest).and_then(|bytes| Directory::parse(bytes.clone()).ok()) {
                 pending.extend(directory.directories().map(|(_, child)| child));
+                if !self.made_files.is_empty() {
+                    let files = directory.entries().filter_map(|entry| match entry.node {
+                        Node::File { digest, .. } if self.made_files.contains(&digest) => Some(digest),
+                        _ => None,
+                    });
+                    new.extend(files.filter(|digest| !batch.contains(digest) && !self.submissions.stored.contains(digest)));
+                }
             }
         }
         new
@@ -287,12 +295,16 @@ impl Priming {
         while let Some(digest) = pending.pop() {
             let Some(blob) = self.held(&digest).filter(|_| seen.insert(digest)) else { continue };
             if digest == run {
-                let recipe = self.runs.table.get(&run).and_then(|run| run.recipe);
-                pending.extend(
-                    recipe.into_iter().flat_map(|recipe| recipe.command.into_iter().chain([recipe.input_root])),
-                );
+                if let Some(recipe) = self.runs.table.get(&run).and_then(|run| run.recipe.as_ref()) {
+                    pending.extend(recipe.command);
+                    pending.push(recipe.input_root);
+                    pending.extend(&recipe.platforms);
+                }
             } else if let Ok(directory) = Directory::parse(blob.data().clone()) {
-                let children = directory.directories().map(|(_, child)| child);
+                let children = directory.entries().filter_map(|entry| match entry.node {
+                    Node::Directory { digest } | Node::File { digest, .. } => Some(digest),
+                    Node::Symlink { .. } => None,
+                });
                 pending.extend(children.filter(|child| self.made.contains_key(child)));
             }
             found.push(blob);

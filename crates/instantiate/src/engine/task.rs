@@ -13,6 +13,7 @@ use futures_util::stream::{
 };
 use reapi_proto::Digest;
 
+use super::derivations::Made;
 use super::facts::Found;
 use super::outputs::Outputs;
 use crate::skip::{Skip, SkipKind};
@@ -24,6 +25,8 @@ pub(super) type Fetched = Vec<(Digest, Result<Bytes, Skip>)>;
 pub(super) enum Done {
     /// Paths were looked up in current trees.
     Facts(Vec<Found>),
+    /// What changed inputs make was made.
+    Derived(Vec<Made>),
     /// Messages and directories of recorded actions were read.
     Prepared(Fetched),
     /// Actions whose results are gone from the cache were read.

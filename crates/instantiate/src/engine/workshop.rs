@@ -288,7 +288,7 @@ impl Priming {
     }
 
     fn adapted(&mut self, id: ActId, adapted: Adapted, guess: bool) -> Result<(), Setback> {
-        let Adapted { digest, action, command, input_root } = adapted;
+        let Adapted { digest, action, command, input_root, platforms } = adapted;
         let act = &mut self.tables[id];
         if digest == act.base {
             self.keep(id, guess);
@@ -309,7 +309,7 @@ impl Priming {
         self.tables[id].adapted = Some(digest);
         self.set_state(id, State::Adapted);
         self.made.insert(digest, action);
-        let recipe = Recipe { input_root, command: command.as_ref().map(|(digest, _)| *digest) };
+        let recipe = Recipe { input_root, platforms, command: command.as_ref().map(|(digest, _)| *digest) };
         self.made.extend(command);
         self.subscribe(id, digest, Some(recipe));
         Ok(())
