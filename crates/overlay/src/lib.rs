@@ -13,6 +13,9 @@
 //!    in as they become known, says which actions are ready, and rewrites
 //!    those, each distinct directory once.
 //!
+//! Which tree of dependencies a build will see is [`Merge`]: the union of
+//! artifacts as BuildStream stages them.
+//!
 //! Underneath is [`Substitution`]: edits at paths of a tree, with the laws that
 //! make the rest trustworthy (identity, composition, commuting, exact inverses).
 //!
@@ -64,6 +67,7 @@ mod forest;
 pub mod graph;
 pub mod layout;
 mod lookup;
+mod merge;
 mod model;
 mod path;
 pub mod rewrite;
@@ -74,6 +78,7 @@ pub use derive::{Content, Contents, Dependency, DeriveError, Deriver, Mode, Obse
 pub use difference::{Difference, difference, same_step};
 pub use forest::{Forest, MAX_DEPTH, Missing};
 pub use lookup::{Lookup, TreeKind};
+pub use merge::{Merge, MergeError, Merged, Unstaged};
 pub use model::*;
 pub use path::{NameId, PathId, Paths, join};
 pub use rewrite::RewriteError;
