@@ -7,6 +7,7 @@ use overlay::{Missing, Mode, Prefetch, Record};
 use reapi_proto::Digest;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::contents::read_contents;
 use crate::generator::Generator;
 use crate::keep_alive::Base;
 use crate::messages::{Candidate, read_actions};
@@ -49,12 +50,14 @@ impl Run<'_> {
         self.directories.read_beside(store, prefetch).await?;
         report.timings.fetch += watch.lap();
 
+        let platforms = self.platforms(element, candidates.iter().map(|c| &c.action)).await?;
         let observing = Observing {
             name: element.name.clone(),
             weak_key: element.weak_key.clone(),
             sources: element.sources,
             artifact: element.artifact,
             own_root: own_root.clone(),
+            platforms,
         };
         let mut deriver = Deriver::new(*mode, self.graph.digest_function(), observing, dependencies);
         let mut bases = Vec::new();
@@ -93,8 +96,10 @@ impl Run<'_> {
             return Ok(None);
         }
         report.search_cut_short = !self.directories.read_whole(store, &deriver.wanted_trees()).await?;
+        deriver.search(self.directories.forest());
+        let contents = read_contents(store, &deriver).await?;
         report.timings.fetch += watch.lap();
-        let record = deriver.finish(self.directories.forest());
+        let record = deriver.finish(self.directories.forest(), &contents);
         report.timings.derive += watch.lap();
         Ok(Some(Derived { record, bases }))
     }
@@ -168,7 +173,7 @@ impl Run<'_> {
             forest: self.directories.forest(),
             own_root,
             sources: element.sources,
-            artifacts: self.graph.closure(&element.name).iter().filter_map(|dependency| dependency.artifact).collect(),
+            artifacts: self.graph.staged(&element.name).iter().filter_map(|dependency| dependency.artifact).collect(),
         };
         let actions: Vec<Ran<'_>> = (candidates.iter().zip(expanded))
             .map(|(candidate, expanded)| Ran {
@@ -184,14 +189,14 @@ impl Run<'_> {
     }
 
     fn dependencies(&self, element: &Element) -> Vec<Dependency> {
-        let closure = self.graph.closure(&element.name).into_iter();
+        let staged = self.graph.staged(&element.name).into_iter();
         let dependency = |dependency: &Element| Dependency {
             name: dependency.name.clone(),
             sources: dependency.sources,
             artifact: dependency.artifact,
             record: self.overviews.get(&dependency.name).cloned(),
         };
-        closure.map(dependency).collect()
+        staged.map(dependency).collect()
     }
 
     fn skip_reason(&self, error: &DeriveError) -> SkipReason {

@@ -6,7 +6,7 @@
 
 use cas_client::{BlobStore, ErrorKind, Result, TreeBudget};
 use overlay::derive::MAX_TREE_PATHS;
-use overlay::{Forest, MAX_DEPTH, Prefetch};
+use overlay::{Forest, MAX_DEPTH, Merge, Prefetch};
 use reapi_proto::raw::{Directory, Tree};
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -136,6 +136,22 @@ impl Directories {
             prefetch.advance(&self.forest);
         }
         Ok(())
+    }
+
+    /// The root of the union of trees; `None` where what it takes cannot be read.
+    pub(crate) async fn union(&mut self, store: &dyn BlobStore, roots: &[Digest]) -> Result<Option<Digest>> {
+        let mut merge = Merge::new(self.function, roots.iter().copied());
+        let mut walk = Walk::new(1);
+        while !merge.is_done() {
+            let needs = merge.needs(&self.forest);
+            if needs.iter().any(|digest| self.flaws.contains_key(digest))
+                || self.read(store, &needs, &mut walk).await?.is_err()
+            {
+                return Ok(None);
+            }
+            merge.advance(&self.forest);
+        }
+        Ok(merge.finish(&self.forest).ok().map(|merged| merged.root))
     }
 
     /// Takes in a Tree message; returns its root.

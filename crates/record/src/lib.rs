@@ -61,6 +61,7 @@
 //! ```
 
 mod budget;
+mod contents;
 mod copies;
 mod derive;
 mod directories;
@@ -68,6 +69,7 @@ mod generator;
 mod keep_alive;
 mod messages;
 mod own_root;
+mod platforms;
 mod report;
 mod results;
 mod run;

@@ -23,6 +23,8 @@ pub(crate) struct Run<'a> {
     pub(crate) generator: &'a Generator,
     pub(crate) graph: &'a Graph,
     pub(crate) directories: Directories,
+    /// Unions of artifacts that were looked at, by the artifacts in staging order.
+    pub(crate) unions: FxHashMap<Vec<Digest>, Option<Digest>>,
     /// What dependents see of records: those generated in this run and those stored before.
     pub(crate) overviews: FxHashMap<String, Arc<Record>>,
     /// Records that were derived to copy from, and what their actions stand on.
@@ -39,6 +41,7 @@ impl<'a> Run<'a> {
             generator,
             graph,
             directories: Directories::new(graph.digest_function(), generator.budget.trees),
+            unions: FxHashMap::default(),
             overviews: FxHashMap::default(),
             unstored: FxHashMap::default(),
             unstored_bases: FxHashMap::default(),

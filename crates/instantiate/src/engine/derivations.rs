@@ -147,15 +147,14 @@ async fn merge(blobs: &Arc<dyn BlobStore>, forest: &mut Forest, of: &[Node]) -> 
     let mut merge = Merge::new(blobs.digest_function(), roots);
     while !merge.is_done() {
         let needs = merge.needs(forest);
-        for (digest, bytes) in readable(fetch(Arc::clone(blobs), needs).await) {
-            match Directory::parse(bytes) {
-                Ok(directory) => forest.insert(digest, directory),
-                Err(error) => return Err(format!("directory {digest} of an artifact is malformed: {error}")),
-            }
+        for (digest, bytes) in fetch(Arc::clone(blobs), needs).await {
+            let bytes = bytes.map_err(|skip| format!("a directory of an artifact: {skip}"))?;
+            let directory = Directory::parse(bytes);
+            forest.insert(digest, directory.map_err(|error| format!("directory {digest} of an artifact: {error}"))?);
         }
         merge.advance(forest);
     }
-    let merged = merge.finish().map_err(|error| error.to_string())?;
+    let merged = merge.finish(forest).map_err(|error| error.to_string())?;
     Ok(New { node: Node::Directory { digest: merged.root }, blobs: merged.directories })
 }
 

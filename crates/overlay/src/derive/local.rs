@@ -35,20 +35,27 @@ pub enum Content {
 pub type Contents = FxHashMap<Digest, Content>;
 
 impl Deriver {
-    /// Contents that [`finish`](Self::finish) would like to know, each once:
-    /// files that neither sources nor actions explain, and the objects that may have gone into them.
+    /// The files that neither sources nor actions explain, each once: [`finish`](Self::finish) would like to know
+    /// their contents.
     ///
     /// Complete once the [wanted trees](Self::wanted_trees) have been [searched](Self::search).
     #[must_use]
     pub fn local_files(&self) -> Vec<Digest> {
         let mut files: Vec<Digest> = self.local.iter().filter_map(|u| file_digest(&u.node)).collect();
-        if !files.is_empty() {
-            let made = self.outputs.iter().filter(|(place, _)| is_object(&self.record.paths, **place));
-            files.extend(made.flat_map(|(_, made)| made).filter_map(|made| file_digest(&made.node)));
-        }
         files.sort_unstable();
         files.dedup();
         files
+    }
+
+    /// The objects that actions made, each once: where a local file
+    /// [names its sources](Content::Binary), their contents tell which of them are in it.
+    #[must_use]
+    pub fn objects_made(&self) -> Vec<Digest> {
+        let made = self.outputs.iter().filter(|(place, _)| is_object(&self.record.paths, **place));
+        let mut objects: Vec<Digest> = made.flat_map(|(_, made)| made).filter_map(|m| file_digest(&m.node)).collect();
+        objects.sort_unstable();
+        objects.dedup();
+        objects
     }
 
     /// Gives every local file an origin, and every action the condition that
