@@ -47,6 +47,17 @@ pub struct Demand {
     pub of: Vec<Node>,
 }
 
+/// An input of an action that is not as it was recorded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Changed {
+    /// Its path in the input tree.
+    pub path: Bytes,
+    /// What stood there.
+    pub recorded: Node,
+    /// What stands there now; `None` if it is gone.
+    pub now: Option<Node>,
+}
+
 /// What is known of an action.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -301,6 +312,34 @@ impl Adaptation {
         self.record.action(action).root.filter(|root| self.flags[root.index()] & CHANGED != 0)
     }
 
+    /// The entries of an action's input tree that will be replaced or removed, sorted by path.
+    #[must_use]
+    pub fn changes(&self, action: ActionId) -> Vec<Changed> {
+        let mut changes = Vec::new();
+        let mut pending: Vec<(Vec<u8>, LevelId)> =
+            self.changed_root(action).map(|level| (Vec::new(), level)).into_iter().collect();
+        while let Some((path, level)) = pending.pop() {
+            for (name, below) in &self.record.level(level).entries {
+                let here = || {
+                    let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                    [path.as_slice(), separator, self.record.paths.name(*name)].concat()
+                };
+                match below {
+                    Below::Input(input) => {
+                        if let InputState::Changed { node, .. } = &self.inputs[input.index()] {
+                            let recorded = self.record.input(*input).recorded.clone();
+                            changes.push(Changed { path: here().into(), recorded, now: node.clone() });
+                        }
+                    }
+                    Below::Level(level) if self.flags[level.index()] & CHANGED != 0 => pending.push((here(), *level)),
+                    Below::Level(_) => {}
+                }
+            }
+        }
+        changes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        changes
+    }
+
     /// The next level below directories that will be rewritten.
     ///
     /// Call it with the directories' digests in step with the levels, starting
@@ -344,6 +383,17 @@ impl Adaptation {
         self.changed_properties(action).next().is_some()
     }
 
+    /// The root of an action's input tree with what has changed: the first half of [`adapt`](Self::adapt).
+    ///
+    /// # Errors
+    /// [`RewriteError`]; the action is to be dropped then.
+    pub fn input_root(&mut self, action: ActionId, base: &Action, forest: &Forest) -> Result<Digest, RewriteError> {
+        let recorded = base.input_root_digest();
+        let Some(level) = self.changed_root(action) else { return Ok(recorded) };
+        let view = Edits { record: &self.record, inputs: &self.inputs, flags: &self.flags };
+        self.rewriter.rewrite(&view, forest, level, recorded)
+    }
+
     /// Rewrites an action whose inputs are all known. `command` is used only
     /// if [`needs_command`](Self::needs_command).
     ///
@@ -356,12 +406,23 @@ impl Adaptation {
         command: Option<&Command>,
         forest: &Forest,
     ) -> Result<Adapted, AdaptError> {
+        let input_root = self.input_root(action, base, forest)?;
+        self.adapt_to(action, base, command, input_root)
+    }
+
+    /// As [`adapt`](Self::adapt), with this input tree, which is that of
+    /// [`input_root`](Self::input_root) with edits that the record knows nothing of.
+    ///
+    /// # Errors
+    /// [`AdaptError`]; the action is to be dropped then.
+    pub fn adapt_to(
+        &self,
+        action: ActionId,
+        base: &Action,
+        command: Option<&Command>,
+        input_root: Digest,
+    ) -> Result<Adapted, AdaptError> {
         let function = self.record.digest_function;
-        let mut input_root = base.input_root_digest();
-        if let Some(level) = self.changed_root(action) {
-            let view = Edits { record: &self.record, inputs: &self.inputs, flags: &self.flags };
-            input_root = self.rewriter.rewrite(&view, forest, level, input_root)?;
-        }
         let platform: Vec<PropertyEdit> = self.changed_properties(action).collect();
         let mut new_command = None;
         if !platform.is_empty() {

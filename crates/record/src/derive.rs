@@ -12,6 +12,7 @@ use crate::generator::Generator;
 use crate::keep_alive::Base;
 use crate::messages::{Candidate, read_actions};
 use crate::own_root::own_root;
+use crate::random::random_name;
 use crate::results::{Expanded, Made, expand, fetch_results, read_output_directories};
 use crate::run::{Listing, Run};
 use crate::stale::{Current, Ran, Stale, stale};
@@ -37,7 +38,13 @@ impl Run<'_> {
         let Generator { blobs, budget, mode, .. } = self.generator;
         let store = &**blobs;
         self.directories.trim();
-        let candidates = read_actions(store, budget, listing.subactions, &mut report.skipped).await?;
+        let mut candidates = read_actions(store, budget, listing.subactions, &mut report.skipped).await?;
+        candidates.retain(|candidate| {
+            let Some(name) = random_name(&candidate.command) else { return true };
+            let reason = SkipReason::RandomName(name);
+            report.skipped.push(Skipped { action: candidate.subaction.action, reason });
+            false
+        });
         let (mut candidates, mut made) = self.with_results(candidates, report).await;
         self.refuse_trees(&mut candidates, &mut made, report).await?;
         let tree_roots = read_output_directories(store, budget, &mut self.directories, &made).await?;

@@ -70,6 +70,7 @@ mod keep_alive;
 mod messages;
 mod own_root;
 mod platforms;
+mod random;
 mod report;
 mod results;
 mod run;

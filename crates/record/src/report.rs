@@ -150,6 +150,10 @@ pub enum SkipReason {
     /// It says that its result must not be cached.
     #[error("it must not be cached")]
     DoNotCache,
+    /// It works on names that are drawn by lot in each build, as those of
+    /// CMake's `try_compile` are: it will not be asked for again.
+    #[error("it works on {0}, a name that is another one in each build")]
+    RandomName(String),
     /// An older build of the element ran it; the last one did not, or would not again.
     #[error("it is left from an older build: {path} has changed{}", Successor(.superseded_by.as_ref()))]
     Stale {
@@ -173,6 +177,7 @@ impl SkipReason {
             Self::LimitExceeded(_) => "limit exceeded",
             Self::NoResult => "no result",
             Self::DoNotCache => "not to be cached",
+            Self::RandomName(_) => "random name",
             Self::Stale { .. } => "stale",
         }
     }

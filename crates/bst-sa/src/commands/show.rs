@@ -9,7 +9,7 @@ use buildstream::introspect::SourcePolicy;
 use bytes::Bytes;
 use cas_client::BlobStoreExt;
 use overlay::layout::{self, ReferenceOrigin, ReferenceOverlay, ReferenceRecord, Stored};
-use overlay::{Below, ElementId, InputId, LevelId, Origin, Record};
+use overlay::{Below, ElementId, InputId, Making, LevelId, Origin, Record};
 use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use serde::Serialize;
@@ -179,6 +179,14 @@ fn origin(record: &Record, origin: &Origin) -> ShownOrigin {
         Origin::Source { .. } => ShownOrigin { r#type: "SOURCE", element, action: None, path },
         Origin::Artifact { .. } => ShownOrigin { r#type: "ARTIFACT", element, action: None, path },
         Origin::Action { base, .. } => ShownOrigin { r#type: "ACTION", element, action: Some(base.to_string()), path },
+        Origin::Derived(id) => {
+            let r#type = match record.derivation(*id).making {
+                Making::Merge => "MERGE",
+                Making::Archive(_) => "ARCHIVE",
+                Making::Locally => "LOCAL",
+            };
+            ShownOrigin { r#type, element, action: None, path }
+        }
     }
 }
 

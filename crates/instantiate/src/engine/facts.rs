@@ -38,6 +38,7 @@ impl Priming {
         if self.tables[owner].root(kind).replace(root) == Some(root) {
             return;
         }
+        self.touched.extend(self.inspector.take_waiting());
         let mentions = self.tables[owner].mentions.clone();
         for (row, element) in mentions {
             self.compare_tree(row, element, owner, kind, root);
@@ -54,6 +55,9 @@ impl Priming {
         };
         if element == ElementId::SELF && kind == TreeKind::Sources {
             self.open_gate(row, recorded, root);
+        }
+        if recorded.is_some_and(|recorded| recorded != root) {
+            self.expect_news(row);
         }
         let Some(origins) = self.tables[row].trees.get(&(element, kind)).cloned() else { return };
         if recorded == Some(root) {
@@ -142,8 +146,15 @@ impl Priming {
                 let skip = lost(row.adaptation.record(), act.id, origin, changed);
                 self.give_up(id, skip);
             }
-            Standing::Ready { changed: false, guess } => self.keep(id, guess),
-            Standing::Ready { changed: true, guess } => {
+            Standing::Ready { changed: false, guess } if row.news.as_ref().is_some_and(|news| news.is_empty()) => {
+                self.keep(id, guess);
+            }
+            Standing::Ready { changed: false, .. } if row.news.is_none() => {
+                let row = act.row;
+                self.tables[row].undecided.push(id);
+                self.wait(id);
+            }
+            Standing::Ready { guess, .. } => {
                 self.tables[id].guess = guess;
                 if self.tables[id].state != State::Preparing {
                     self.set_state(id, State::Preparing);
@@ -153,7 +164,8 @@ impl Priming {
         }
     }
 
-    fn wait(&mut self, id: ActId) {
+    pub(super) fn wait(&mut self, id: ActId) {
+        self.tables[id].waits = None;
         self.supersede(id);
         self.set_state(id, State::Waiting);
         self.tell(id, Told::Nothing);

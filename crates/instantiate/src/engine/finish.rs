@@ -99,6 +99,9 @@ impl Priming {
         if matches!(row.gate, Gate::Undecided) {
             return "waits for the sources of its element, which decide whether the record fits".to_owned();
         }
+        if let Some(what) = &act.waits {
+            return format!("waits for {what}");
+        }
         let action = record.action(act.id);
         let inputs =
             (action.root.map(overlay::LevelId::index), action.properties.iter().map(|p| p.input.index()).collect());

@@ -5,10 +5,12 @@
 //! one of each kind (executions apart), so that whatever becomes due in the
 //! meantime goes together in the next one.
 
+mod asking;
 mod derivations;
 mod events;
 mod facts;
 mod finish;
+mod inspection;
 mod order;
 mod outputs;
 mod runs;
@@ -34,7 +36,9 @@ use crate::options::Options;
 use crate::report::{Report, Totals};
 use crate::services::Services;
 use crate::skip::Skip;
+use asking::Ask;
 use facts::TreeLookup;
+use inspection::Inspector;
 use runs::Runs;
 use submit::Submissions;
 use tables::{ActId, RowId, State, Tables};
@@ -225,6 +229,8 @@ struct Priming {
     demands: Vec<(RowId, Demand)>,
     deriving: bool,
     workshop: Workshop,
+    inspector: Inspector,
+    asks: FxHashMap<ActId, Ask>,
     /// Every message and directory that adapting made.
     made: FxHashMap<Digest, Bytes>,
     /// The files among them.
@@ -264,6 +270,8 @@ impl Priming {
             demands: Vec::new(),
             deriving: false,
             workshop: Workshop::default(),
+            inspector: Inspector::default(),
+            asks: FxHashMap::default(),
             made: FxHashMap::default(),
             made_files: FxHashSet::default(),
             runs: Runs::default(),
@@ -336,6 +344,7 @@ impl Priming {
             self.settle();
             self.start_lookups();
             self.start_derivations();
+            self.start_inspection();
             self.start_batch();
             self.start_checks();
             self.start_upload();
@@ -354,6 +363,9 @@ impl Priming {
         match done {
             Done::Facts(found) => self.looked_up(found),
             Done::Derived(made) => self.derived(made),
+            Done::Inspected(read) => self.inspected(read),
+            Done::Candidates(candidates) => self.take_candidates(candidates),
+            Done::Listed(listed) => self.take_listing(listed),
             Done::Prepared(fetched) => self.prepared(fetched),
             Done::Bases(fetched) => self.read_bases(fetched),
             Done::Checked(answers) => self.checked(answers),

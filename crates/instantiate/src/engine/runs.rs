@@ -39,6 +39,8 @@ pub(super) struct Recipe {
 pub(super) struct Run {
     /// Those that it is wanted for. A run that nobody wants is not submitted.
     pub(super) acts: Vec<ActId>,
+    /// Those that wait for what it says: a listing.
+    pub(super) askers: Vec<ActId>,
     pub(super) place: Place,
     /// `None` for an action as recorded: nothing of it is ours.
     pub(super) recipe: Option<Recipe>,
@@ -119,6 +121,25 @@ pub(super) struct Runs {
 }
 
 impl Run {
+    pub(super) fn new(place: Place) -> Self {
+        Self {
+            acts: Vec::new(),
+            askers: Vec::new(),
+            place,
+            recipe: None,
+            stage: Stage::Idle,
+            rounds: 0,
+            running: None,
+            refusal: None,
+            outputs: None,
+        }
+    }
+
+    /// The output at a path, once the outputs are known.
+    pub(super) fn output(&self, path: &[u8]) -> Option<Node> {
+        self.outputs.as_ref()?.find(path)
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Verify | Stage::Done(_))
     }
@@ -143,16 +164,7 @@ impl Priming {
     /// An action wants this run's result.
     pub(super) fn subscribe(&mut self, id: ActId, digest: Digest, recipe: Option<Recipe>) {
         let place = Place::of(&self.tables, id);
-        let run = self.runs.table.entry(digest).or_insert_with(|| Run {
-            acts: Vec::new(),
-            place,
-            recipe: None,
-            stage: Stage::Idle,
-            rounds: 0,
-            running: None,
-            refusal: None,
-            outputs: None,
-        });
+        let run = self.runs.table.entry(digest).or_insert_with(|| Run::new(place));
         run.acts.push(id);
         run.place = run.place.min(place);
         run.recipe = run.recipe.take().or(recipe);
@@ -160,11 +172,16 @@ impl Priming {
             running.unwanted = false;
         }
         if run.stage == Stage::Idle {
-            run.stage = Stage::Check;
-            self.runs.check.push(digest);
+            self.check(digest);
         }
         self.tables[id].run = Some(digest);
         self.catch_up(id, digest);
+    }
+
+    /// A run is to be looked up.
+    pub(super) fn check(&mut self, digest: Digest) {
+        self.set_stage(digest, Stage::Check);
+        self.runs.check.push(digest);
     }
 
     /// What became of a run before this action could be told.
@@ -181,7 +198,7 @@ impl Priming {
         let Some(digest) = self.tables[id].run.take() else { return };
         let Some(run) = self.runs.table.get_mut(&digest) else { return };
         run.acts.retain(|act| *act != id);
-        if run.acts.is_empty() {
+        if !self.is_wanted(&digest) {
             self.withdraw(digest);
         }
     }
@@ -224,8 +241,9 @@ impl Priming {
         let mut due = Vec::new();
         while due.len() < LOOKUP_BATCH {
             let Some(digest) = queue(&mut self.runs).pop() else { break };
+            let wanted = self.is_wanted(&digest);
             let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == *stage) else { continue };
-            if run.acts.is_empty() && *stage == Stage::Check {
+            if !wanted && *stage == Stage::Check {
                 run.stage = Stage::Idle;
             } else {
                 due.push(digest);
@@ -335,6 +353,7 @@ impl Priming {
         if let Some(run) = self.runs.table.get_mut(&digest) {
             run.outputs = Some(Arc::new(outputs));
             self.deliver(digest, None);
+            self.hear_listing(digest);
         }
     }
 
@@ -356,7 +375,7 @@ impl Priming {
 
     /// The output of a run at a path.
     pub(super) fn output(&self, run: &Digest, path: &[u8]) -> Option<Node> {
-        self.runs.table.get(run)?.outputs.as_ref()?.find(path)
+        self.runs.table.get(run)?.output(path)
     }
 
     fn failed_command(&mut self, digest: Digest, exit_code: i32, place: &str) {
@@ -381,7 +400,11 @@ impl Priming {
         if matches!(ended, Ended::Cached | Ended::Executed | Ended::Submitted) {
             self.progress.finished += 1;
         }
+        let without_result = matches!(ended, Ended::Failed(_) | Ended::Skipped | Ended::Submitted);
         self.set_stage(digest, Stage::Done(ended));
+        if without_result {
+            self.hear_listing(digest);
+        }
     }
 
     pub(super) fn set_stage(&mut self, digest: Digest, stage: Stage) {

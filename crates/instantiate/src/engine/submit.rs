@@ -78,8 +78,9 @@ impl Priming {
         let (mut runs, mut blobs) = (Vec::new(), FxHashSet::default());
         while runs.len() < UPLOAD_BATCH {
             let Some(Reverse((_, digest))) = self.submissions.admit.pop() else { break };
+            let wanted = self.is_wanted(&digest);
             let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == Stage::Admit) else { continue };
-            if run.acts.is_empty() {
+            if !wanted {
                 run.stage = Stage::Idle;
                 continue;
             }
@@ -150,7 +151,7 @@ impl Priming {
     fn allow(&self, run: &Run, upload_bytes: u64) -> Result<Spent, Skip> {
         let minimum = self.options.minimum_duration;
         let acts = || run.acts.iter().map(|id| &self.tables[*id]);
-        if acts().all(|act| act.consumers.is_empty() && act.duration.is_some_and(|duration| duration < minimum)) {
+        if run.askers.is_empty() && acts().all(|act| act.consumers.is_empty() && act.duration.is_some_and(|duration| duration < minimum)) {
             let reason = format!("it ran for less than {minimum:?} when it was recorded");
             return Err(Skip::new(SkipKind::TooCheap, reason));
         }
@@ -206,8 +207,9 @@ impl Priming {
         let Some(execution) = self.services.execution.clone() else { return };
         while self.progress.running < self.options.jobs as u64 {
             let Some(Reverse((_, digest))) = self.submissions.ready.pop() else { break };
+            let wanted = self.is_wanted(&digest);
             let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == Stage::Submit) else { continue };
-            if run.acts.is_empty() {
+            if !wanted {
                 run.stage = Stage::Idle;
                 continue;
             }

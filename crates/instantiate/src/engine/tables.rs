@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use overlay::graph::Graph;
 use overlay::{ActionId, Adaptation, ElementId, Now, Origin, OriginId, Record, TreeKind};
 use reapi_proto::Digest;
@@ -93,6 +94,22 @@ pub(super) struct Row {
     pub(super) producers: FxHashMap<OriginId, ActId>,
     /// Facts that the adaptation has not been told.
     pub(super) pending: Vec<(OriginId, Now)>,
+    /// The element that the record belongs to.
+    pub(super) owner: OwnerId,
+    /// Whom the record means by its own numbers.
+    pub(super) elements: Vec<OwnerId>,
+    /// What is staged to build the element, in staging order.
+    pub(super) staged: Vec<OwnerId>,
+    /// What appeared in trees that are not as recorded; `None` while that is being found out.
+    pub(super) news: Option<Arc<Vec<Bytes>>>,
+    /// Actions that are as recorded unless something appeared.
+    pub(super) undecided: Vec<ActId>,
+}
+
+impl Row {
+    pub(super) fn owner_of(&self, element: ElementId) -> Option<OwnerId> {
+        self.elements.get(element.index()).copied()
+    }
 }
 
 /// A recorded action, once however many records hold a copy.
@@ -110,6 +127,8 @@ pub(super) struct Act {
     pub(super) critical: Duration,
     pub(super) state: State,
     pub(super) guess: bool,
+    /// What it waits for that is no input of its record.
+    pub(super) waits: Option<String>,
     /// What its consumers were told.
     pub(super) told: Told,
     /// The run that it subscribes to.
@@ -165,7 +184,7 @@ impl Tables {
             tables[id].rank = id.0;
         }
         for (name, loaded) in records {
-            tables.add_record(name, loaded);
+            tables.add_record(graph, name, loaded);
         }
         let owners = tables.mentions();
         let known = tables.add_actions(&owners);
@@ -199,16 +218,19 @@ impl Tables {
         id
     }
 
-    fn add_record(&mut self, name: &str, loaded: &Loaded) {
+    fn add_record(&mut self, graph: &Graph, name: &str, loaded: &Loaded) {
         let record = &loaded.record;
         let row = RowId(self.rows.len());
+        let mut elements = Vec::with_capacity(record.elements.len());
         for element in record.element_ids() {
             let owner = match element {
                 ElementId::SELF => self.owner(name),
                 other => self.owner(&record.element(other).name),
             };
             self[owner].mentions.push((row, element));
+            elements.push(owner);
         }
+        let staged = graph.staged(name).into_iter().map(|element| self.owner(&element.name)).collect();
         let mut trees: FxHashMap<_, Vec<OriginId>> = FxHashMap::default();
         for (id, origin) in used_origins(record) {
             if let Some(kind) = origin.tree_kind() {
@@ -227,6 +249,11 @@ impl Tables {
             trees,
             producers: FxHashMap::default(),
             pending: Vec::new(),
+            owner: elements[0],
+            elements,
+            staged,
+            news: Some(Arc::default()),
+            undecided: Vec::new(),
         });
     }
 
@@ -260,6 +287,7 @@ impl Tables {
                         critical: Duration::ZERO,
                         state: State::Waiting,
                         guess: false,
+                        waits: None,
                         told: Told::Nothing,
                         run: None,
                         adapted: None,

@@ -13,8 +13,10 @@ use futures_util::stream::{
 };
 use reapi_proto::Digest;
 
+use super::asking::{Candidates, Listed};
 use super::derivations::Made;
 use super::facts::Found;
+use super::inspection::Read;
 use super::outputs::Outputs;
 use crate::skip::{Skip, SkipKind};
 
@@ -27,6 +29,12 @@ pub(super) enum Done {
     Facts(Vec<Found>),
     /// What changed inputs make was made.
     Derived(Vec<Made>),
+    /// What inspections lacked was read.
+    Inspected(Read),
+    /// Everything that a command could read was put together.
+    Candidates(Candidates),
+    /// The compiler has said what it reads.
+    Listed(Listed),
     /// Messages and directories of recorded actions were read.
     Prepared(Fetched),
     /// Actions whose results are gone from the cache were read.

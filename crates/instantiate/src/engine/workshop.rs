@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use overlay::{AdaptError, Adapted, Forest, LevelId, Missing, RewriteError, Standing};
+use overlay::{AdaptError, Adapted, Forest, LevelId, Missing, RewriteError, Standing, Substitution};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Action, Command, Directory};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Priming;
+use super::inspection::{Edits, Inspected};
 use super::runs::Recipe;
 use super::tables::{ActId, RowId, State, Tables};
 use super::task::{Done, Fetched, fetch};
@@ -67,6 +68,11 @@ impl Workshop {
         !self.ready.is_empty() || (self.batch.is_none() && !self.queue.is_empty())
     }
 
+    /// The Command of an action, if it was read.
+    pub(super) fn command_of(&self, base: &Action) -> Option<&Command> {
+        self.commands.get(&base.command_digest())?.as_ref().ok()
+    }
+
     /// Base Actions, as they were read.
     pub(super) fn take_bases(&mut self, fetched: Fetched) {
         for (digest, bytes) in fetched {
@@ -88,14 +94,30 @@ impl Workshop {
                 self.commands.insert(digest, command);
             }
             if directories.contains(&digest) {
-                match bytes.and_then(|bytes| Directory::parse(bytes).map_err(malformed)) {
-                    Ok(directory) => self.forest.insert(digest, directory),
-                    Err(skip) => {
-                        self.absent.insert(digest, skip);
-                    }
-                }
+                self.take_directory(digest, bytes);
             }
         }
+    }
+
+    pub(super) fn take_directories(&mut self, fetched: Fetched) {
+        for (digest, bytes) in fetched {
+            self.take_directory(digest, bytes);
+        }
+    }
+
+    fn take_directory(&mut self, digest: Digest, bytes: Result<bytes::Bytes, Skip>) {
+        let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
+        match bytes.and_then(|bytes| Directory::parse(bytes).map_err(malformed)) {
+            Ok(directory) => self.forest.insert(digest, directory),
+            Err(skip) => {
+                self.absent.insert(digest, skip);
+            }
+        }
+    }
+
+    /// Whether a directory was asked for in vain.
+    pub(super) fn is_absent(&self, digest: &Digest) -> bool {
+        self.absent.contains_key(digest)
     }
 
     /// Goes down as far as directories are at hand; what is not is the next frontier.
@@ -200,9 +222,7 @@ impl Priming {
                 Err(skip) => self.give_up(id, skip),
                 Ok(base) => {
                     let adaptation = &self.tables[act.row].adaptation;
-                    if adaptation.needs_command(act.id) {
-                        batch.commands.push(base.command_digest());
-                    }
+                    batch.commands.push(base.command_digest());
                     let root = adaptation.changed_root(act.id);
                     batch.visit(root.map(|level| (act.row, level, base.input_root_digest())));
                     batch.acts.push(id);
@@ -222,6 +242,12 @@ impl Priming {
             rows.push(self.tables[id].row);
             match self.adapt(id) {
                 Ok(()) => {}
+                Err(Setback::Parked) => {}
+                Err(Setback::Wait(what)) => {
+                    self.wait(id);
+                    self.tables[id].waits = Some(what);
+                    self.inspector.wait(id);
+                }
                 Err(Setback::Requeue) => self.requeue(id),
                 Err(Setback::Reconsider) => {
                     self.set_state(id, State::Waiting);
@@ -250,40 +276,83 @@ impl Priming {
 
     fn adapt(&mut self, id: ActId) -> Result<(), Setback> {
         let act = &self.tables[id];
-        let (row, action) = (act.row, act.id);
+        let (row, action, base_digest) = (act.row, act.id, act.base);
         // Facts may have changed while things were fetched.
-        let Standing::Ready { changed: true, guess } = self.tables[row].adaptation.standing(action) else {
+        let Standing::Ready { guess, .. } = self.tables[row].adaptation.standing(action) else {
             return Err(Setback::Reconsider);
         };
-        let Some(Ok(base)) = self.workshop.bases.get(&act.base) else { return Err(Setback::Requeue) };
+        let Some(Ok(base)) = self.workshop.bases.get(&base_digest).cloned() else { return Err(Setback::Requeue) };
         if let Some(reason) = self.workshop.misfit(&self.tables, id, base.input_root_digest()) {
             return Err(Setback::GiveUp(Skip::new(SkipKind::Mismatch, reason.clone())));
         }
-        let mut command = None;
-        if self.tables[row].adaptation.needs_command(action) {
-            command = match self.workshop.commands.get(&base.command_digest()) {
-                Some(Ok(command)) => Some(command),
-                Some(Err(skip)) => {
-                    return Err(Setback::GiveUp(Skip { reason: format!("command: {}", skip.reason), ..*skip }));
-                }
-                None => return Err(Setback::Requeue),
-            };
-        }
-        let adapted = self.tables[row].adaptation.adapt(action, base, command, &self.workshop.forest);
+        let command = match self.workshop.commands.get(&base.command_digest()).cloned() {
+            Some(Ok(command)) => command,
+            Some(Err(skip)) => {
+                return Err(Setback::GiveUp(Skip { reason: format!("command: {}", skip.reason), ..skip }));
+            }
+            None => return Err(Setback::Requeue),
+        };
+        let edits = match self.inspect(id, base.command_digest(), &command) {
+            Inspected::Known(edits) => edits,
+            Inspected::Pending => return Ok(()),
+            Inspected::Waits(what) => return Err(Setback::Wait(what)),
+            Inspected::Skip(skip) => return Err(Setback::GiveUp(skip)),
+        };
+        let root = self.input_root(id, &base, &edits)?;
+        let adapted = self.tables[row].adaptation.adapt_to(action, &base, Some(&command), root);
         match adapted {
             Ok(adapted) => self.adapted(id, adapted, guess),
-            Err(AdaptError::Rewrite(RewriteError::Missing(Missing(digest)))) => {
-                match self.workshop.absent.get(&digest) {
-                    Some(skip) => {
-                        Err(Setback::GiveUp(Skip { reason: format!("input tree: {}", skip.reason), ..*skip }))
-                    }
-                    None => Err(Setback::Requeue),
-                }
-            }
             Err(error @ AdaptError::Mismatch(_)) => {
                 Err(Setback::GiveUp(Skip::new(SkipKind::Mismatch, error.to_string())))
             }
             Err(error) => Err(Setback::GiveUp(Skip::new(SkipKind::Malformed, error.to_string()))),
+        }
+    }
+
+    /// The input tree of an action with what has changed, and with edits.
+    pub(super) fn input_root(&mut self, id: ActId, base: &Action, edits: &Edits) -> Result<Digest, Setback> {
+        let act = &self.tables[id];
+        let (row, action) = (act.row, act.id);
+        let root = self.tables[row].adaptation.input_root(action, base, &self.workshop.forest);
+        let root = root.map_err(|error| self.setback(error))?;
+        if edits.is_empty() {
+            return Ok(root);
+        }
+        self.made.extend(self.tables[row].adaptation.take_directories());
+        let mut substitution = Substitution::identity();
+        for (path, node) in edits {
+            match node {
+                Some(node) => substitution.set(path, node.clone()),
+                None => substitution.remove(path),
+            }
+        }
+        loop {
+            match substitution.apply(&self.workshop.forest, root) {
+                Ok(rewritten) => {
+                    self.made.extend(rewritten.new);
+                    return Ok(rewritten.root);
+                }
+                Err(RewriteError::Missing(Missing(digest))) if self.made.contains_key(&digest) => {
+                    let bytes = self.made[&digest].clone();
+                    self.workshop.take_directory(digest, Ok(bytes));
+                }
+                Err(RewriteError::Missing(Missing(digest))) if !self.workshop.is_absent(&digest) => {
+                    self.inspector.read_directory(digest);
+                    self.inspector.park(id);
+                    return Err(Setback::Parked);
+                }
+                Err(error) => return Err(self.setback(error)),
+            }
+        }
+    }
+
+    fn setback(&self, error: RewriteError) -> Setback {
+        match error {
+            RewriteError::Missing(Missing(digest)) => match self.workshop.absent.get(&digest) {
+                Some(skip) => Setback::GiveUp(Skip { reason: format!("input tree: {}", skip.reason), ..*skip }),
+                None => Setback::Requeue,
+            },
+            error => Setback::GiveUp(Skip::new(SkipKind::Malformed, error.to_string())),
         }
     }
 
@@ -317,7 +386,11 @@ impl Priming {
 }
 
 /// Why an action was not adapted for now.
-enum Setback {
+pub(super) enum Setback {
+    /// Something is being read; it goes on from there.
+    Parked,
+    /// Something that an event will tell is not known.
+    Wait(String),
     /// Something more must be fetched.
     Requeue,
     /// It is not as it was when it was queued.

@@ -1,0 +1,609 @@
+//! Whether an action still takes the same set of inputs.
+//!
+//! A recorded input tree holds what the action read. When a header has other
+//! directives, is gone, or a new file stands where an included name is looked
+//! for, the same command reads other files. [`includes`] tells which, from the
+//! text of what changed; where it cannot be sure, the compiler is
+//! [asked](super::asking).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use includes::{CompileCommand, Directives, Found, Question, Verdict, World};
+use overlay::{Changed, ElementId, Forest, TreeKind, Unlisted, appeared, files};
+use reapi_proto::Digest;
+use reapi_proto::raw::{Command, Node};
+use rustc_hash::FxHashMap;
+
+use super::Priming;
+use super::tables::{ActId, OwnerId, RowId};
+use super::task::{Done, Fetched, fetch};
+use crate::skip::{Skip, SkipKind};
+
+/// Edits of an input tree at paths that the record does not know: `None` removes.
+pub(super) type Edits = Vec<(Bytes, Option<Node>)>;
+
+/// What came of an inspection.
+pub(super) enum Inspected {
+    /// The inputs are those that were recorded, with these edits.
+    Known(Edits),
+    /// Something must be read first; it has been asked for.
+    Pending,
+    /// Something is not known yet that an event will tell.
+    Waits(String),
+    /// It is not to be predicted.
+    Skip(Skip),
+}
+
+/// What has been read to inspect actions.
+#[derive(Default)]
+pub(super) struct Inspector {
+    /// By content.
+    directives: FxHashMap<Digest, Result<Arc<Directives>, Skip>>,
+    /// By digest of the Command.
+    commands: FxHashMap<Digest, Option<Arc<CompileCommand>>>,
+    /// All files of trees.
+    listed: FxHashMap<Digest, Arc<Vec<(Bytes, Node)>>>,
+    /// New files of trees, by the tree as recorded and as it is now.
+    appeared: FxHashMap<(Digest, Digest), Arc<Vec<Bytes>>>,
+    /// To be read.
+    contents: BTreeSet<Digest>,
+    directories: BTreeSet<Digest>,
+    reading: bool,
+    /// Actions that wait for what is read.
+    parked: Vec<ActId>,
+    /// Actions that wait for artifacts that none of their inputs come from.
+    waiting: Vec<ActId>,
+    /// Records for which it is not known what appeared.
+    rows: Vec<RowId>,
+}
+
+/// What was read.
+pub(super) struct Read {
+    contents: Fetched,
+    directories: Fetched,
+}
+
+/// Files larger than this are no headers.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+
+/// Something has to be read first.
+pub(super) struct Lacking;
+
+impl Priming {
+    /// Inspects an action whose inputs are all known.
+    pub(super) fn inspect(&mut self, id: ActId, command_digest: Digest, command: &Command) -> Inspected {
+        match self.try_inspect(id, command_digest, command) {
+            Ok(inspected) => inspected,
+            Err(Lacking) => {
+                self.inspector.parked.push(id);
+                Inspected::Pending
+            }
+        }
+    }
+
+    fn try_inspect(&mut self, id: ActId, digest: Digest, command: &Command) -> Result<Inspected, Lacking> {
+        let act = &self.tables[id];
+        let (row, action) = (act.row, act.id);
+        let changes = self.tables[row].adaptation.changes(action);
+        let compile = Arc::clone(match self.inspector.commands.entry(digest).or_insert_with(|| {
+            CompileCommand::parse(command.arguments()).map(Arc::new)
+        }) {
+            Some(compile) => compile,
+            None => return self.inspect_other(row, command, &changes),
+        });
+        let news = self.news(row)?;
+        if compile.links()
+            && let Some(path) = news.iter().find(|path| is_own_source(self, row, path))
+        {
+            return Ok(Inspected::Skip(new_source(path)));
+        }
+        let is_gone = changes.iter().any(|change| change.now.is_none());
+        if !is_gone && news.is_empty() && self.same_directives(&changes)? {
+            return Ok(Inspected::Known(Edits::new()));
+        }
+        self.inspect_set(id, &compile, command.working_directory(), &changes, &news)
+    }
+
+    /// A link or some other step: it takes what its command names.
+    fn inspect_other(&mut self, row: RowId, command: &Command, changes: &[Changed]) -> Result<Inspected, Lacking> {
+        if let Some(gone) = changes.iter().find(|change| change.now.is_none()) {
+            let reason = format!("{} is gone", String::from_utf8_lossy(&gone.path));
+            return Ok(Inspected::Skip(Skip::new(SkipKind::WouldFail, reason)));
+        }
+        let objects = command.arguments().any(|argument| argument.ends_with(b".o") || argument.ends_with(b".obj"));
+        if objects {
+            let news = self.news(row)?;
+            if let Some(path) = news.iter().find(|path| is_own_source(self, row, path)) {
+                return Ok(Inspected::Skip(new_source(path)));
+            }
+        }
+        Ok(Inspected::Known(Edits::new()))
+    }
+
+    /// Whether the texts that changed include what they included.
+    fn same_directives(&mut self, changes: &[Changed]) -> Result<bool, Lacking> {
+        let mut same = true;
+        let mut lacking = false;
+        for change in changes {
+            let (Some(before), Some(now)) = (file(&change.recorded), change.now.as_ref().and_then(file)) else {
+                same &= matches!((&change.recorded, &change.now), (Node::Directory { .. }, Some(Node::Directory { .. })));
+                continue;
+            };
+            match (self.directives(before), self.directives(now)) {
+                (Ok(before), Ok(now)) => same &= *before == *now,
+                (before, now) => {
+                    // What cannot be read cannot be compared.
+                    same &= !matches!((&before, &now), (Err(Some(_)), _) | (_, Err(Some(_))));
+                    lacking |= matches!(before, Err(None)) || matches!(now, Err(None));
+                }
+            }
+        }
+        if same && lacking { Err(Lacking) } else { Ok(same) }
+    }
+
+    /// The directives of a text. `None`: they are being read.
+    fn directives(&mut self, content: Digest) -> Result<Arc<Directives>, Option<Skip>> {
+        if content.size_bytes() > MAX_TEXT_BYTES {
+            return Err(Some(Skip::new(SkipKind::InputSet, format!("{content} is too large for a text"))));
+        }
+        match self.inspector.directives.get(&content) {
+            Some(Ok(directives)) => Ok(Arc::clone(directives)),
+            Some(Err(skip)) => Err(Some(skip.clone())),
+            None => {
+                self.inspector.contents.insert(content);
+                Err(None)
+            }
+        }
+    }
+
+    fn inspect_set(
+        &mut self,
+        id: ActId,
+        compile: &CompileCommand,
+        working_directory: &[u8],
+        changes: &[Changed],
+        news: &[Bytes],
+    ) -> Result<Inspected, Lacking> {
+        let row = self.tables[id].row;
+        let Some(Ok(base)) = self.workshop.bases.get(&self.tables[id].base) else { return Err(Lacking) };
+        let root = base.input_root_digest();
+        let recorded = self.listed(root)?;
+        let contents: Vec<(Bytes, Digest)> =
+            recorded.iter().filter_map(|(path, node)| Some((path.clone(), file(node)?))).collect();
+        let standard = standard_directories(&contents, compile);
+        let changed: FxHashMap<&[u8], Option<&Node>> =
+            changes.iter().map(|change| (&change.path[..], change.now.as_ref())).collect();
+        let here: FxHashMap<&[u8], &Node> = recorded.iter().map(|(path, node)| (&path[..], node)).collect();
+        let view = View {
+            changed: &changed,
+            recorded: &here,
+            trees: self.trees(row),
+            forest: &self.workshop.forest,
+            inspector: &self.inspector,
+            lacking: RefCell::new(BTreeSet::new()),
+            unreadable: RefCell::new(None),
+        };
+        let question =
+            Question { command: compile, working_directory, recorded: &contents, standard: &standard, appeared: news };
+        let verdict = question.ask(&view);
+        let View { lacking, unreadable, .. } = view;
+        let (lacking, unreadable) = (lacking.into_inner(), unreadable.into_inner());
+        if !lacking.is_empty() {
+            self.inspector.directories.extend(lacking);
+            return Err(Lacking);
+        }
+        if let Some(skip) = unreadable {
+            return Ok(Inspected::Skip(skip));
+        }
+        match verdict {
+            Verdict::Same => Ok(Inspected::Known(Edits::new())),
+            Verdict::Changed { added, removed } => self.edits(row, &added, removed),
+            Verdict::Lacks { contents } => {
+                let mut unknown = false;
+                for content in contents {
+                    match self.directives(content) {
+                        Ok(_) => {}
+                        Err(Some(skip)) => return Ok(Inspected::Skip(skip)),
+                        Err(None) => unknown = true,
+                    }
+                }
+                if unknown { Err(Lacking) } else { Ok(unsure("it asks again for what it was given")) }
+            }
+            Verdict::Waits { paths } => {
+                let path = paths.first().map(|path| String::from_utf8_lossy(path).into_owned()).unwrap_or_default();
+                Ok(Inspected::Waits(format!("{path} of an element that is not built")))
+            }
+            Verdict::Broken { file, include } => {
+                let (file, include) = (String::from_utf8_lossy(&file), String::from_utf8_lossy(&include));
+                if self.all_built(row) {
+                    let reason = format!("{file} includes {include}, which is nowhere");
+                    return Ok(Inspected::Skip(Skip::new(SkipKind::WouldFail, reason)));
+                }
+                Ok(Inspected::Waits(format!("{include}, which {file} includes")))
+            }
+            Verdict::Unsure(doubt) => self.ask_compiler(id, compile, &doubt.to_string(), &standard),
+        }
+    }
+
+    /// What a verdict means for the input tree.
+    pub(super) fn edits(&mut self, row: RowId, added: &[Bytes], removed: Vec<Bytes>) -> Result<Inspected, Lacking> {
+        let mut edits: Edits = removed.into_iter().map(|path| (path, None)).collect();
+        let trees = self.trees(row);
+        let mut lacking = BTreeSet::new();
+        for path in added {
+            match trees.find(&self.workshop.forest, path) {
+                Ok(Some(node @ Node::File { .. })) => edits.push((path.clone(), Some(node))),
+                Ok(_) => {
+                    let reason = format!("{} is read now, and where it comes from is not known", String::from_utf8_lossy(path));
+                    return Ok(Inspected::Skip(Skip::new(SkipKind::InputSet, reason)));
+                }
+                Err(Some(directory)) => {
+                    lacking.insert(directory);
+                }
+                Err(None) => return Ok(Inspected::Waits(String::from_utf8_lossy(path).into_owned())),
+            }
+        }
+        if !lacking.is_empty() {
+            self.inspector.directories.extend(lacking);
+            return Err(Lacking);
+        }
+        Ok(Inspected::Known(edits))
+    }
+
+    /// All files of a recorded input tree.
+    pub(super) fn listed(&mut self, root: Digest) -> Result<Arc<Vec<(Bytes, Node)>>, Lacking> {
+        if let Some(listed) = self.inspector.listed.get(&root) {
+            return Ok(Arc::clone(listed));
+        }
+        match files(&self.workshop.forest, &root) {
+            Ok(listed) => {
+                let listed = Arc::new(listed);
+                self.inspector.listed.insert(root, Arc::clone(&listed));
+                Ok(listed)
+            }
+            Err(Unlisted::Missing(missing)) => {
+                self.inspector.directories.extend(missing);
+                Err(Lacking)
+            }
+            Err(Unlisted::TooLarge) => Ok(Arc::default()),
+        }
+    }
+
+    /// The files that stand now where none stood when the record was made: in
+    /// the element's sources and in those artifacts that are known, by path in input trees.
+    fn news(&mut self, row: RowId) -> Result<Arc<Vec<Bytes>>, Lacking> {
+        if let Some(news) = &self.tables[row].news {
+            return Ok(Arc::clone(news));
+        }
+        let record = Arc::clone(self.tables[row].adaptation.record());
+        let own = record.own_root.map(|root| Bytes::from(record.paths.bytes(root)));
+        let mut found: Vec<Bytes> = Vec::new();
+        let mut lacking = false;
+        for (element, kind, then, now) in self.changed_trees(row) {
+            if kind == TreeKind::Sources && (element != ElementId::SELF || own.is_none()) {
+                continue;
+            }
+            let prefix = own.as_ref().filter(|own| kind == TreeKind::Sources && !own.is_empty());
+            match self.appeared(then, now) {
+                Ok(paths) => found.extend(paths.iter().map(|path| match prefix {
+                    Some(own) => Bytes::from([own, &b"/"[..], path].concat()),
+                    None => path.clone(),
+                })),
+                Err(Lacking) => lacking = true,
+            }
+        }
+        if lacking {
+            return Err(Lacking);
+        }
+        let news = Arc::new(found);
+        self.tables[row].news = Some(Arc::clone(&news));
+        Ok(news)
+    }
+
+    /// A tree of a row's elements is not the recorded one: something may have appeared there.
+    pub(super) fn expect_news(&mut self, row: RowId) {
+        if self.tables[row].news.take().is_some() {
+            self.inspector.rows.push(row);
+        }
+    }
+
+    /// Looks at what appeared. Actions whose own inputs are all as they were
+    /// are concerned only if something did.
+    fn hear_news(&mut self) {
+        for row in std::mem::take(&mut self.inspector.rows) {
+            match self.news(row) {
+                Err(Lacking) => self.inspector.rows.push(row),
+                Ok(news) => {
+                    let row = &mut self.tables[row];
+                    self.touched.append(&mut row.undecided);
+                    if !news.is_empty() {
+                        self.touched.extend(row.acts.iter().flatten());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The trees of the row's elements that are known and not as recorded.
+    fn changed_trees(&mut self, row: RowId) -> Vec<(ElementId, TreeKind, Digest, Digest)> {
+        let record = Arc::clone(self.tables[row].adaptation.record());
+        let mut changed = Vec::new();
+        for element in record.element_ids() {
+            let Some(owner) = self.tables[row].owner_of(element) else { continue };
+            let recorded = record.element(element);
+            for (kind, then) in [(TreeKind::Sources, recorded.sources), (TreeKind::Artifact, recorded.artifact)] {
+                // What an element makes itself is not staged for it.
+                if element == ElementId::SELF && kind == TreeKind::Artifact {
+                    continue;
+                }
+                if let (Some(then), Some(now)) = (then, *self.tables[owner].root(kind))
+                    && then != now
+                {
+                    changed.push((element, kind, then, now));
+                }
+            }
+        }
+        changed
+    }
+
+    fn appeared(&mut self, then: Digest, now: Digest) -> Result<Arc<Vec<Bytes>>, Lacking> {
+        if let Some(paths) = self.inspector.appeared.get(&(then, now)) {
+            return Ok(Arc::clone(paths));
+        }
+        let paths = match appeared(&self.workshop.forest, Some(&then), &now) {
+            Ok(paths) => Arc::new(paths.into_iter().map(|(path, _)| path).collect()),
+            Err(Unlisted::Missing(missing)) if missing.iter().all(|d| !self.workshop.is_absent(d)) => {
+                self.inspector.directories.extend(missing);
+                return Err(Lacking);
+            }
+            // An old tree that is gone: nothing can be said of what is new in the other one.
+            Err(Unlisted::Missing(_) | Unlisted::TooLarge) => Arc::default(),
+        };
+        self.inspector.appeared.insert((then, now), Arc::clone(&paths));
+        Ok(paths)
+    }
+
+    /// Whether every artifact that is staged for a row's element is known as it is now.
+    pub(super) fn all_built(&self, row: RowId) -> bool {
+        self.tables[row].staged.iter().all(|owner| self.tables[*owner].artifact.is_some())
+    }
+
+    /// What an element is built in.
+    pub(super) fn trees(&self, row: RowId) -> Trees {
+        let row = &self.tables[row];
+        let record = row.adaptation.record();
+        let staged = |owner: &OwnerId| {
+            let recorded = record.element_ids().find(|element| row.owner_of(*element) == Some(*owner));
+            let then = recorded.and_then(|element| record.element(element).artifact);
+            Staged { now: self.tables[*owner].artifact, then }
+        };
+        Trees {
+            own_root: record.own_root.map(|root| record.paths.bytes(root)),
+            sources: self.tables[row.owner].sources,
+            staged: row.staged.iter().map(staged).collect(),
+        }
+    }
+
+    /// Starts to read what inspections lack, all in one go.
+    pub(super) fn start_inspection(&mut self) {
+        self.hear_news();
+        let Inspector { contents, directories, reading, .. } = &mut self.inspector;
+        if *reading || (contents.is_empty() && directories.is_empty()) {
+            return;
+        }
+        *reading = true;
+        let contents: Vec<Digest> = std::mem::take(contents).into_iter().collect();
+        let directories: Vec<Digest> = std::mem::take(directories).into_iter().collect();
+        let blobs = Arc::clone(&self.services.blobs);
+        self.tasks.push(async move {
+            let directories = fetch(Arc::clone(&blobs), directories).await;
+            Done::Inspected(Read { contents: fetch(blobs, contents).await, directories })
+        });
+    }
+
+    pub(super) fn inspected(&mut self, Read { contents, directories }: Read) {
+        self.inspector.reading = false;
+        for (digest, text) in contents {
+            let directives = text.map(|text| Arc::new(Directives::scan(&text)));
+            self.inspector.directives.insert(digest, directives);
+        }
+        self.workshop.take_directories(directories);
+        self.unpark();
+    }
+
+    /// Those that waited for something go on.
+    pub(super) fn unpark(&mut self) {
+        let parked = std::mem::take(&mut self.inspector.parked);
+        self.workshop.ready.extend(parked);
+    }
+}
+
+impl Inspector {
+    pub(super) fn read_directory(&mut self, digest: Digest) {
+        self.directories.insert(digest);
+    }
+
+    /// The action is to be judged again when another artifact is known.
+    pub(super) fn wait(&mut self, id: ActId) {
+        self.waiting.push(id);
+    }
+
+    pub(super) fn take_waiting(&mut self) -> Vec<ActId> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(super) fn park(&mut self, id: ActId) {
+        self.parked.push(id);
+    }
+}
+
+/// An artifact among those that are staged.
+struct Staged {
+    /// `None`: it is not built.
+    now: Option<Digest>,
+    /// As recorded, if it is known.
+    then: Option<Digest>,
+}
+
+/// The file system that an element is built in, apart from what its build makes.
+pub(super) struct Trees {
+    own_root: Option<Vec<u8>>,
+    sources: Option<Digest>,
+    /// In staging order.
+    staged: Vec<Staged>,
+}
+
+impl Trees {
+    /// What stands at a path. `Err(Some)`: this directory must be read first;
+    /// `Err(None)`: an element that has something there is not built.
+    fn find(&self, forest: &Forest, path: &[u8]) -> Result<Option<Node>, Option<Digest>> {
+        if let Some(inside) = self.own(path) {
+            return match self.sources {
+                Some(sources) => forest.find(&sources, inside).map_err(|missing| Some(missing.0)),
+                None => Ok(None),
+            };
+        }
+        let mut unknown = false;
+        for staged in self.staged.iter().rev() {
+            let Some(root) = staged.now.or(staged.then) else { continue };
+            if let Some(node) = forest.find(&root, path).map_err(|missing| Some(missing.0))? {
+                if staged.now.is_none() {
+                    unknown = true;
+                    break;
+                }
+                return Ok(Some(node));
+            }
+        }
+        if unknown { Err(None) } else { Ok(None) }
+    }
+
+    /// The path below the element's root.
+    pub(super) fn own<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        let own = self.own_root.as_deref()?;
+        if own.is_empty() {
+            return (!path.starts_with(b"usr/") && !path.starts_with(b"lib")).then_some(path);
+        }
+        path.strip_prefix(own)?.strip_prefix(b"/")
+    }
+
+    pub(super) fn own_root(&self) -> Option<&[u8]> {
+        self.own_root.as_deref()
+    }
+
+    pub(super) fn sources(&self) -> Option<Digest> {
+        self.sources
+    }
+
+    /// The artifacts as far as they are known, in staging order.
+    pub(super) fn artifacts(&self) -> impl Iterator<Item = Digest> {
+        self.staged.iter().filter_map(|staged| staged.now)
+    }
+}
+
+/// What the preprocessor would see.
+struct View<'a> {
+    changed: &'a FxHashMap<&'a [u8], Option<&'a Node>>,
+    recorded: &'a FxHashMap<&'a [u8], &'a Node>,
+    trees: Trees,
+    forest: &'a Forest,
+    inspector: &'a Inspector,
+    lacking: RefCell<BTreeSet<Digest>>,
+    unreadable: RefCell<Option<Skip>>,
+}
+
+impl World<Digest> for View<'_> {
+    fn now(&self, path: &[u8]) -> Found<Digest> {
+        let node = match self.changed.get(path) {
+            Some(Some(node)) => Some((*node).clone()),
+            Some(None) => None,
+            None => self.recorded.get(path).map(|node| (*node).clone()),
+        };
+        let node = match node {
+            Some(node) => Ok(Some(node)),
+            None => self.trees.find(self.forest, path),
+        };
+        match node {
+            Ok(Some(Node::File { digest, .. })) => Found::File(digest),
+            Ok(Some(Node::Directory { .. } | Node::Symlink { .. }) | None) => Found::Absent,
+            Err(Some(directory)) => {
+                self.lacking.borrow_mut().insert(directory);
+                Found::Unknown
+            }
+            Err(None) => Found::Unknown,
+        }
+    }
+
+    fn directives(&self, content: Digest) -> Option<&Directives> {
+        match self.inspector.directives.get(&content)? {
+            Ok(directives) => Some(directives),
+            Err(skip) => {
+                self.unreadable.replace(Some(skip.clone()));
+                None
+            }
+        }
+    }
+}
+
+/// Where compilers look by themselves, told by what was read from there.
+fn standard_directories(recorded: &[(Bytes, Digest)], compile: &CompileCommand) -> Vec<Bytes> {
+    let mut compiler: Option<(String, String)> = None;
+    let mut triplet = None;
+    for (path, _) in recorded {
+        let Ok(path) = std::str::from_utf8(path) else { continue };
+        let mut segments = path.split('/');
+        match (segments.next(), segments.next(), segments.next(), segments.next(), segments.next()) {
+            (Some("usr"), Some("lib"), Some("gcc"), Some(target), Some(version)) => {
+                compiler = Some((target.to_owned(), version.to_owned()));
+            }
+            (Some("usr"), Some("include"), Some(target), Some(_), _) if target.contains("-linux-") => {
+                triplet = Some(target.to_owned());
+            }
+            _ => {}
+        }
+    }
+    let triplet = triplet.or_else(|| compiler.as_ref().map(|(target, _)| target.clone()));
+    let cxx = recorded.iter().find_map(|(path, _)| {
+        let rest = std::str::from_utf8(path).ok()?.strip_prefix("usr/include/c++/")?;
+        Some(rest.split('/').next()?.to_owned())
+    });
+    let mut directories = Vec::new();
+    if let Some(version) = cxx.filter(|_| compile.is_cxx()) {
+        directories.push(format!("usr/include/c++/{version}"));
+        directories.extend(triplet.iter().map(|triplet| format!("usr/include/{triplet}/c++/{version}")));
+        directories.push(format!("usr/include/c++/{version}/backward"));
+    }
+    if let Some((target, version)) = compiler {
+        directories.push(format!("usr/lib/gcc/{target}/{version}/include"));
+    }
+    directories.push("usr/local/include".to_owned());
+    directories.extend(triplet.map(|triplet| format!("usr/include/{triplet}")));
+    directories.push("usr/include".to_owned());
+    directories.into_iter().map(Bytes::from).collect()
+}
+
+/// Whether a path is that of a source file of the row's element, to be compiled by itself.
+fn is_own_source(priming: &Priming, row: RowId, path: &[u8]) -> bool {
+    const ENDINGS: [&[u8]; 9] = [b".c", b".cc", b".cpp", b".cxx", b".C", b".c++", b".s", b".S", b".m"];
+    let record = priming.tables[row].adaptation.record();
+    let own = record.own_root.map(|root| record.paths.bytes(root)).unwrap_or_default();
+    path.starts_with(&own) && ENDINGS.iter().any(|ending| path.ends_with(ending))
+}
+
+fn new_source(path: &[u8]) -> Skip {
+    let path = String::from_utf8_lossy(path);
+    Skip::new(SkipKind::Commands, format!("its command may be another one: {path} is new"))
+}
+
+pub(super) fn unsure(doubt: &str) -> Inspected {
+    Inspected::Skip(Skip::new(SkipKind::InputSet, format!("which files it reads now is not known: {doubt}")))
+}
+
+fn file(node: &Node) -> Option<Digest> {
+    match node {
+        Node::File { digest, .. } => Some(*digest),
+        Node::Directory { .. } | Node::Symlink { .. } => None,
+    }
+}
