@@ -19,8 +19,9 @@ enum Features {
     None,
 }
 
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "reapi-proto",
+    "reapi-archive",
     "cas-client",
     "reapi-overlay",
     "reapi-record",
@@ -36,6 +37,11 @@ const LAYERS: &[Layer] = &[
         package: "reapi-proto",
         features: Features::Default,
         never: &["tonic", "tonic-prost", "tokio", "cas-client", "reapi-overlay"],
+    },
+    Layer {
+        package: "reapi-archive",
+        features: Features::Default,
+        never: &["tokio", "tonic", "reapi-proto", "cas-client", "reapi-overlay"],
     },
     Layer {
         package: "reapi-overlay",
