@@ -48,9 +48,11 @@
 mod error;
 mod parse;
 mod recipe;
+mod sources;
 mod symbols;
 mod write;
 
 pub use error::ArchiveError;
 pub use parse::Archive;
 pub use recipe::Recipe;
+pub use sources::source_names;

@@ -58,7 +58,7 @@ async fn read_into(store: &dyn BlobStore, files: &[Digest], contents: &mut Conte
 
 fn content(function: DigestFunction, data: &Bytes) -> Content {
     if let Ok(archive) = archive::Archive::parse(data) {
-        let members = archive.members().map(|member| (member.name.to_vec(), function.digest(member.data)));
+        let members = archive.members().map(|(name, data)| (name.to_vec(), function.digest(data)));
         return Content::Archive(members.collect());
     }
     if data.starts_with(b"\x7fELF") || data.starts_with(b"!<arch>") {

@@ -6,6 +6,8 @@
 //! made of objects; text is made of what no action reads (templates, build
 //! scripts) by programs, some of which were built just before.
 
+use std::collections::BTreeSet;
+
 use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -25,7 +27,7 @@ pub enum Content {
     Binary {
         /// The names of the source files that went into it, if it says so.
         /// An object that says so as well, and of another source, did not.
-        sources: Option<FxHashSet<Vec<u8>>>,
+        sources: Option<BTreeSet<Vec<u8>>>,
     },
     /// Anything else, which is text for the most part.
     Text,
@@ -153,7 +155,7 @@ impl Deriver {
     }
 
     /// Objects that actions of the element had made before, as far as they may have gone into a file of these sources.
-    fn objects(&mut self, turn: usize, sources: Option<&FxHashSet<Vec<u8>>>, contents: &Contents) -> Vec<InputId> {
+    fn objects(&mut self, turn: usize, sources: Option<&BTreeSet<Vec<u8>>>, contents: &Contents) -> Vec<InputId> {
         let may_be_in = |digest: &Digest| match (sources, contents.get(digest)) {
             (Some(whole), Some(Content::Binary { sources: Some(part) })) => {
                 part.iter().any(|name| whole.contains(name))
