@@ -19,10 +19,11 @@ enum Features {
     None,
 }
 
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "reapi-proto",
     "cas-client",
     "reapi-overlay",
+    "reapi-includes",
     "reapi-record",
     "instantiate",
     "buildstream",
@@ -41,6 +42,11 @@ const LAYERS: &[Layer] = &[
         package: "reapi-overlay",
         features: Features::Default,
         never: &["tokio", "tonic", "async-trait", "futures-util", "cas-client"],
+    },
+    Layer {
+        package: "reapi-includes",
+        features: Features::Default,
+        never: &["tokio", "tonic", "async-trait", "reapi-proto", "cas-client", "reapi-overlay"],
     },
     Layer {
         package: "cas-client",
