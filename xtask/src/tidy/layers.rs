@@ -24,6 +24,7 @@ const OURS: [&str; 10] = [
     "reapi-archive",
     "cas-client",
     "reapi-overlay",
+    "reapi-includes",
     "reapi-record",
     "instantiate",
     "buildstream",
@@ -47,6 +48,11 @@ const LAYERS: &[Layer] = &[
         package: "reapi-overlay",
         features: Features::Default,
         never: &["tokio", "tonic", "async-trait", "futures-util", "cas-client"],
+    },
+    Layer {
+        package: "reapi-includes",
+        features: Features::Default,
+        never: &["tokio", "tonic", "async-trait", "reapi-proto", "cas-client", "reapi-overlay"],
     },
     Layer {
         package: "cas-client",
