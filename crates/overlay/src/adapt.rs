@@ -116,6 +116,10 @@ pub enum AdaptError {
 /// costs more than judging everything anew.
 const WHOLESALE: usize = 8;
 
+/// The most places of one action that are looked at one by one. The large
+/// workload has 400 inputs in an action; a whole distribution has 500,000 files.
+const MAX_PLACES: usize = 500_000;
+
 const CHANGED: u8 = 1;
 const UNKNOWN: u8 = 2;
 const GUESS: u8 = 4;
@@ -134,6 +138,8 @@ pub struct Adaptation {
     inputs: Vec<InputState>,
     flags: Vec<u8>,
     origin_inputs: FxHashMap<OriginId, Vec<InputId>>,
+    /// What was seen, whatever the origins say.
+    seen: FxHashMap<InputId, Node>,
     derived: Derived,
     uses: Option<Uses>,
     rewriter: Rewriter<LevelId>,
@@ -197,6 +203,7 @@ impl Adaptation {
             inputs: vec![InputState::Unknown; record.inputs.len()],
             flags: vec![0; record.levels.len()],
             origin_inputs,
+            seen: FxHashMap::default(),
             derived: Derived::of(&record),
             uses: None,
             rewriter: Rewriter::new(record.digest_function),
@@ -265,6 +272,44 @@ impl Adaptation {
         if changed.is_empty() { Vec::new() } else { self.spread(&changed) }
     }
 
+    /// The inputs of an action that will not become known, with their paths; no more than a real action has.
+    #[must_use]
+    pub fn lost_inputs(&self, action: ActionId) -> Vec<(Bytes, InputId)> {
+        let mut lost = Vec::new();
+        let mut looked_at = 0;
+        let mut pending: Vec<(Vec<u8>, LevelId)> =
+            self.record.action(action).root.map(|level| (Vec::new(), level)).into_iter().collect();
+        while let Some((path, level)) = pending.pop() {
+            looked_at += self.record.level(level).entries.len();
+            if self.flags[level.index()] & LOST == 0 || looked_at > MAX_PLACES {
+                continue;
+            }
+            for (name, below) in &self.record.level(level).entries {
+                let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                let here = || [path.as_slice(), separator, self.record.paths.name(*name)].concat();
+                match below {
+                    Below::Input(input) if self.input_flags(*input) & LOST != 0 => lost.push((here().into(), *input)),
+                    Below::Input(_) => {}
+                    Below::Level(level) => pending.push((here(), *level)),
+                }
+            }
+        }
+        lost
+    }
+
+    /// Takes in what was seen to stand where an input stood, or for a
+    /// condition, that it holds; from now on, its origins do not matter. Returns what [`settle`](Self::settle) does.
+    pub fn see(&mut self, seen: impl IntoIterator<Item = (InputId, Node)>) -> Vec<ActionId> {
+        let seen: Vec<(InputId, Node)> = seen.into_iter().collect();
+        let inputs: Vec<InputId> = seen.iter().map(|(input, _)| *input).collect();
+        self.seen.extend(seen);
+        let mut changed = self.judge_inputs(inputs);
+        let uses = &self.derived.uses;
+        let derivations = changed.iter().filter_map(|input| uses.get(input)).flatten().copied().collect();
+        changed.extend(self.derive(derivations));
+        if changed.is_empty() { Vec::new() } else { self.spread(&changed) }
+    }
+
     /// What is known of an action.
     #[must_use]
     pub fn standing(&self, action: ActionId) -> Standing {
@@ -312,13 +357,19 @@ impl Adaptation {
         self.record.action(action).root.filter(|root| self.flags[root.index()] & CHANGED != 0)
     }
 
-    /// The entries of an action's input tree that will be replaced or removed, sorted by path.
+    /// The entries of an action's input tree that will be replaced or removed, sorted by path. `None` where the
+    /// record expands to more places than any real action has inputs.
     #[must_use]
-    pub fn changes(&self, action: ActionId) -> Vec<Changed> {
+    pub fn changes(&self, action: ActionId) -> Option<Vec<Changed>> {
         let mut changes = Vec::new();
+        let mut looked_at = 0;
         let mut pending: Vec<(Vec<u8>, LevelId)> =
             self.changed_root(action).map(|level| (Vec::new(), level)).into_iter().collect();
         while let Some((path, level)) = pending.pop() {
+            looked_at += self.record.level(level).entries.len();
+            if looked_at > MAX_PLACES {
+                return None;
+            }
             for (name, below) in &self.record.level(level).entries {
                 let here = || {
                     let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
@@ -337,7 +388,7 @@ impl Adaptation {
             }
         }
         changes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        changes
+        Some(changes)
     }
 
     /// The next level below directories that will be rewritten.
@@ -548,6 +599,12 @@ impl Adaptation {
 
     fn judge_input(&self, id: InputId) -> InputState {
         let input = self.record.input(id);
+        if let Some(node) = self.seen.get(&id) {
+            return match *node == input.recorded {
+                true => InputState::Same { guess: false },
+                false => InputState::Changed { node: Some(node.clone()), guess: false },
+            };
+        }
         let mut lost = true;
         for (i, origin) in input.origins.iter().enumerate() {
             let derived = match self.record.origin(*origin) {

@@ -61,6 +61,7 @@
 //! ```
 
 pub mod adapt;
+mod command;
 pub mod derive;
 mod difference;
 mod forest;
@@ -75,6 +76,7 @@ pub mod rewrite;
 mod substitution;
 
 pub use adapt::{AdaptError, Adaptation, Adapted, Changed, Demand, Now, Standing};
+pub use command::CommandChange;
 pub use derive::{Content, Contents, Dependency, DeriveError, Deriver, Mode, Observed, Observing, Platform, Prefetch};
 pub use difference::{Difference, difference, same_step};
 pub use forest::{Forest, MAX_DEPTH, Missing};

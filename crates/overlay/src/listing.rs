@@ -6,7 +6,7 @@ use reapi_proto::raw::Node;
 
 use crate::forest::{Forest, MAX_DEPTH};
 
-/// The most files that are listed; what has more is no tree that a compile reads.
+/// The most entries that are listed or compared; what has more is no tree that a compile reads.
 pub const MAX_LISTED: usize = 200_000;
 
 /// Why a list cannot be given.
@@ -16,8 +16,8 @@ pub enum Unlisted {
     /// happens at most once per level.
     #[error("{} directories are not at hand", .0.len())]
     Missing(Vec<Digest>),
-    /// More files than [`MAX_LISTED`], or deeper than [`MAX_DEPTH`].
-    #[error("the tree is larger than any that is listed ({MAX_LISTED} files, {MAX_DEPTH} levels)")]
+    /// More entries than [`MAX_LISTED`], or deeper than [`MAX_DEPTH`].
+    #[error("the tree is larger than any that is listed ({MAX_LISTED} entries, {MAX_DEPTH} levels)")]
     TooLarge,
 }
 
@@ -38,11 +38,14 @@ pub fn appeared(forest: &Forest, old: Option<&Digest>, new: &Digest) -> Result<V
     let mut found = Vec::new();
     let mut missing = Vec::new();
     let mut pending = vec![(Vec::new(), old.copied(), *new, 0)];
+    // A few directories that hold each other many times over are no large tree, but have as many paths.
+    let mut looked_at = 0;
     while let Some((path, old, new, depth)) = pending.pop() {
         if old == Some(new) {
             continue;
         }
-        if depth > MAX_DEPTH || found.len() > MAX_LISTED {
+        looked_at += 1 + forest.get(&new).map_or(0, reapi_proto::raw::Directory::len);
+        if depth > MAX_DEPTH || looked_at > MAX_LISTED {
             return Err(Unlisted::TooLarge);
         }
         let before = old.map(|old| forest.get(&old).ok_or(old));

@@ -342,10 +342,20 @@ impl Record {
         (0..).map(OriginId).zip(&self.origins)
     }
 
-    /// Number of overlays: (origin, place) pairs, each place counted once however many actions share it.
+    /// Number of overlays: (origin, place) pairs in input trees and properties, each place counted once however
+    /// many actions share it. What is derived is no origin of its own.
     #[must_use]
     pub fn overlay_count(&self) -> usize {
-        self.inputs.iter().map(|input| input.origins.len()).sum()
+        let in_trees = self.levels.iter().flat_map(|level| &level.entries).filter_map(|(_, below)| match below {
+            Below::Input(input) => Some(*input),
+            Below::Level(_) => None,
+        });
+        let in_properties = self.actions.iter().flat_map(|action| &action.properties).map(|property| property.input);
+        let mut placed: Vec<InputId> = in_trees.chain(in_properties).collect();
+        placed.sort_unstable();
+        placed.dedup();
+        let origins = placed.iter().flat_map(|input| &self.input(*input).origins);
+        origins.filter(|origin| !matches!(self.origin(**origin), Origin::Derived(_))).count()
     }
 
     /// An origin in words, for reasons and tables.

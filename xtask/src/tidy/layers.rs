@@ -19,7 +19,7 @@ enum Features {
     None,
 }
 
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "reapi-proto",
     "reapi-archive",
     "cas-client",

@@ -102,8 +102,11 @@ impl Priming {
             None => {}
         }
         let directory = self.workshop.command_of(&base).map(|command| command.working_directory().to_vec());
+        let directory = directory.unwrap_or_default();
+        let named = [compile.quote_directories(), compile.include_directories(), compile.system_directories()];
+        let named = named.into_iter().chain([compile.after_directories()]).flatten();
         let mut directories: Vec<Bytes> = standard.to_vec();
-        directories.extend(compile.directories(&directory.unwrap_or_default()));
+        directories.extend(named.filter_map(|path| normalise(path, &directory)));
         let made = self.made_below(root);
         self.asks.insert(id, Ask { about: about.clone(), stage: Progress::Preparing });
         let blobs = Arc::clone(&self.services.blobs);
@@ -124,7 +127,7 @@ impl Priming {
         let here: BTreeSet<&Bytes> = recorded.iter().map(|(path, _)| path).collect();
         let gone: BTreeSet<Bytes> = {
             let changes = self.tables[row].adaptation.changes(self.tables[id].id);
-            changes.into_iter().filter(|change| change.now.is_none()).map(|change| change.path).collect()
+            changes.into_iter().flatten().filter(|change| change.now.is_none()).map(|change| change.path).collect()
         };
         let new = files.iter().filter(|path| !here.contains(path) || gone.contains(*path));
         let added: Vec<Bytes> = new.filter(|path| takes_staged || trees.own(path).is_some()).cloned().collect();

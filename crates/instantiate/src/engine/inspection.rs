@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use includes::{CompileCommand, Directives, Found, Question, Verdict, World};
+use includes::{CompileCommand, Directives, Found, Language, Question, Verdict, World};
 use overlay::{Changed, ElementId, Forest, TreeKind, Unlisted, appeared, files};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Command, Node};
@@ -87,7 +87,9 @@ impl Priming {
     fn try_inspect(&mut self, id: ActId, digest: Digest, command: &Command) -> Result<Inspected, Lacking> {
         let act = &self.tables[id];
         let (row, action) = (act.row, act.id);
-        let changes = self.tables[row].adaptation.changes(action);
+        let Some(changes) = self.tables[row].adaptation.changes(action) else {
+            return Ok(unsure("it has more inputs than any real action"));
+        };
         let compile = Arc::clone(match self.inspector.commands.entry(digest).or_insert_with(|| {
             CompileCommand::parse(command.arguments()).map(Arc::new)
         }) {
@@ -570,7 +572,7 @@ fn standard_directories(recorded: &[(Bytes, Digest)], compile: &CompileCommand) 
         Some(rest.split('/').next()?.to_owned())
     });
     let mut directories = Vec::new();
-    if let Some(version) = cxx.filter(|_| compile.is_cxx()) {
+    if let Some(version) = cxx.filter(|_| compile.language() != Some(Language::C)) {
         directories.push(format!("usr/include/c++/{version}"));
         directories.extend(triplet.iter().map(|triplet| format!("usr/include/{triplet}/c++/{version}")));
         directories.push(format!("usr/include/c++/{version}/backward"));
