@@ -70,6 +70,16 @@ pub struct Macro {
     pub includes_before: usize,
 }
 
+impl Macro {
+    /// What an include of the macro names, if it is defined.
+    pub(crate) fn names_header(&self) -> Option<Operand> {
+        match &self.event {
+            MacroEvent::Define(text) => Some(words::operand(text.strip_prefix(b" ").unwrap_or(text))),
+            _ => None,
+        }
+    }
+}
+
 /// The directives of a text that matter to which files are read: its includes
 /// and macros in order, each with the conditions that it stands under.
 ///
@@ -138,6 +148,11 @@ impl Directives {
     #[must_use]
     pub fn reads_once(&self) -> bool {
         self.once || self.guard.is_some()
+    }
+
+    /// Whether it has `#pragma once`.
+    pub(crate) fn pragma_once(&self) -> bool {
+        self.once
     }
 
     /// Whether something was seen that may mean more than is known here.
