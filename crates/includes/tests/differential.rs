@@ -117,7 +117,7 @@ impl Maker {
         }
         let number = self.rng.usize(from..HEADERS);
         match self.rng.u8(..8) {
-            0..4 => format!("#include \"h{number}.h\""),
+            0..=4 => format!("#include \"h{number}.h\""),
             5 if self.rng.u8(..4) == 0 => format!("#include \"../b/h{number}.h\""),
             _ => format!("#include <h{number}.h>"),
         }
@@ -226,7 +226,7 @@ fn run(style: Style, first: u64) -> Count {
     let mut count = Count::default();
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().canonicalize().unwrap();
-    let standard = standard_directories();
+    let standard = standard_directories("c");
     let mut disk = Disk::default();
     for seed in seeds {
         let mut maker = Maker { rng: Rng::with_seed(seed), style };
@@ -317,5 +317,51 @@ fn with_conditions_it_is_right_where_it_is_certain() {
         let count = run(Style::Conditions, 1_000_000);
         assert!(count.same > 20 && count.changed > 20, "{count:?}");
         assert!(count.fails_anyway * 20 < count.same + count.changed, "{count:?}");
+    }
+}
+
+/// Changes that people make every day, around system headers with all their conditions.
+#[test]
+fn everyday_changes_are_certain() {
+    if !gcc_is_here("everyday_changes_are_certain") {
+        return;
+    }
+    let (main, util) =
+        ("#include \"util.h\"\n#include <stdio.h>\n#include <stdlib.h>\n", "#pragma once\n#include <string.h>\n");
+    let cpp = "#include \"util.h\"\n#include <vector>\n#include <string>\n#include <map>\n";
+    let same = [
+        ("util.h", "#pragma once\n#include <string.h>\n#include <stdio.h>\n"),
+        ("util.h", "#pragma once\n#define LIMIT 3\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n#include <string.h>\n"),
+        ("util.h", "#pragma once\n#include <string.h>\n#ifdef __linux__\nint linux;\n#endif\n"),
+    ];
+    for (source, language, text) in [("main.c", "c", main), ("main.cc", "c++", cpp)] {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().canonicalize().unwrap();
+        let write = |path: &str, text: &str| std::fs::write(directory.join(path), text).unwrap();
+        write(source, text);
+        write("util.h", util);
+        let command = CompileCommand::parse(["gcc", "-O2", "-c", source]).unwrap();
+        // Without a C++ compiler there is no C++ to test.
+        let Some(then) = files_read(&command, &directory) else { continue };
+        let mut disk = Disk::default();
+        let recorded: Vec<_> = then.iter().map(|path| (path.clone(), disk.content(path).unwrap())).collect();
+        let swapped = text.lines().rev().collect::<Vec<_>>().join("\n");
+        let twice = [text, "#include <string.h>\n"].concat();
+        for (path, text) in same.into_iter().chain([(source, &swapped[..]), (source, &twice[..])]) {
+            let before = std::fs::read_to_string(directory.join(path)).unwrap();
+            write(path, text);
+            disk.forget();
+            let question = Question {
+                command: &command,
+                working_directory: &in_root(&directory),
+                recorded: &recorded,
+                standard: &standard_directories(language),
+                appeared: &[],
+            };
+            let verdict = ask(&question, &mut disk);
+            assert_eq!(files_read(&command, &directory).as_ref(), Some(&then), "{source} {text:?}");
+            assert_eq!(verdict, Verdict::Same, "{source} {text:?}");
+            write(path, &before);
+        }
     }
 }

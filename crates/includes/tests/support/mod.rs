@@ -11,7 +11,7 @@ use bytes::Bytes;
 use includes::{CompileCommand, Directives, Found, World, depfile, normalise};
 
 /// Whether there is a gcc; says so loudly if not.
-pub fn gcc_is_here(test: &str) -> bool {
+pub(crate) fn gcc_is_here(test: &str) -> bool {
     let found = Command::new("gcc").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let here = found.is_ok_and(|status| status.success());
     if !here {
@@ -21,7 +21,7 @@ pub fn gcc_is_here(test: &str) -> bool {
 }
 
 /// The files that the command reads in `directory` according to gcc; `None` if it fails.
-pub fn files_read(command: &CompileCommand, directory: &Path) -> Option<BTreeSet<Bytes>> {
+pub(crate) fn files_read(command: &CompileCommand, directory: &Path) -> Option<BTreeSet<Bytes>> {
     let depfile = directory.join("listing.d");
     let mut files = BTreeSet::new();
     for source in 0..command.sources().len() {
@@ -44,13 +44,14 @@ pub fn files_read(command: &CompileCommand, directory: &Path) -> Option<BTreeSet
 }
 
 /// The directory as a path from the root.
-pub fn in_root(directory: &Path) -> Bytes {
+pub(crate) fn in_root(directory: &Path) -> Bytes {
     Bytes::copy_from_slice(directory.to_str().unwrap().trim_start_matches('/').as_bytes())
 }
 
-/// gcc's standard include directories for C, normalised.
-pub fn standard_directories() -> Vec<Bytes> {
-    let output = Command::new("gcc").args(["-E", "-v", "-x", "c", "/dev/null"]).env("LC_ALL", "C").output().unwrap();
+/// gcc's standard include directories for a language (`c`, `c++`), normalised.
+pub(crate) fn standard_directories(language: &str) -> Vec<Bytes> {
+    let output =
+        Command::new("gcc").args(["-E", "-v", "-x", language, "/dev/null"]).env("LC_ALL", "C").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     let lines = text.lines().skip_while(|line| !line.starts_with("#include <...>")).skip(1);
     let directories = lines.take_while(|line| line.starts_with(' '));
@@ -59,7 +60,7 @@ pub fn standard_directories() -> Vec<Bytes> {
 
 /// The file system, where everything is asked for twice: at first nothing is known.
 #[derive(Default)]
-pub struct Disk {
+pub(crate) struct Disk {
     contents: RefCell<HashMap<Vec<u8>, usize>>,
     directives: HashMap<usize, Directives>,
     known: RefCell<HashSet<Bytes>>,
@@ -67,25 +68,25 @@ pub struct Disk {
 
 impl Disk {
     /// The key of the content of the file there.
-    pub fn content(&self, path: &[u8]) -> Option<usize> {
+    pub(crate) fn content(&self, path: &[u8]) -> Option<usize> {
         let content = std::fs::read(format!("/{}", std::str::from_utf8(path).unwrap())).ok()?;
         let mut contents = self.contents.borrow_mut();
         let next = contents.len();
         Some(*contents.entry(content).or_insert(next))
     }
 
-    pub fn load(&mut self, wanted: &[usize]) {
+    pub(crate) fn load(&mut self, wanted: &[usize]) {
         for (content, key) in self.contents.borrow().iter().filter(|(_, key)| wanted.contains(key)) {
             self.directives.entry(*key).or_insert_with(|| Directives::scan(content));
         }
     }
 
-    pub fn learn(&self, paths: &[Bytes]) {
+    pub(crate) fn learn(&self, paths: &[Bytes]) {
         self.known.borrow_mut().extend(paths.iter().cloned());
     }
 
     /// Forgets what was learnt of paths, as those may be others after a change.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.known.borrow_mut().clear();
     }
 }
