@@ -73,6 +73,9 @@ impl Maker {
     /// Mostly an include, of headers with higher numbers, so that nothing includes itself.
     fn piece(&mut self, from: usize) -> String {
         match self.rng.u8(..10) {
+            0 if self.style == Style::Conditions && self.rng.bool() => {
+                format!("#if __has_include(\"h{}.h\")\nint code;\n#endif", self.rng.usize(..HEADERS))
+            }
             0 => "int code; /* #include \"no.h\" */".to_owned(),
             1 | 2 => self.define(),
             3 | 4 if self.style == Style::Conditions => {

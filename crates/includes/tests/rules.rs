@@ -222,6 +222,9 @@ fn a_file_that_came_may_shadow_another() {
     let asks: Texts<'_> = &[("m.c", "#if __has_include(\"x.h\")\n#include \"x.h\"\n#endif\n")];
     check(asks, &[("x.h", "")], "unsure: existence of files asked for in m.c");
     check(asks, &[("y.h", "")], "same");
+    // gcc does not complain of an include of nothing that was asked for before.
+    let probed: Texts<'_> = &[("m.c", "#if __has_include(\"x.h\")\nint x;\n#endif\n#include \"x.h\"\n"), ("x.h", "")];
+    check(probed, &[("x.h", "-")], "unsure: existence of files asked for in m.c");
 }
 
 #[test]

@@ -95,6 +95,7 @@ fn what_does_not_matter_is_not_told_apart() {
     same("#ifdef A\n#include <a>\n#endif", "#if defined(A)\n#include <a>\n#endif", true);
     same("#include <a>\n", "#ifdef A\nint x;\n#endif\n#include <a>\n#pragma pack(1)\n#error x\n", true);
     same("#define A 1\n", "#define  A   1 // one\n", true);
+    same("#if __has_include(<a>)\n#endif\n", "", false);
 }
 
 #[test]
@@ -117,6 +118,9 @@ fn probes_are_found() {
     assert_eq!(probes("#if __has_include ( <a.h> ) && X\n#define A\n#endif\n"), [angle("a.h")]);
     assert_eq!(probes("#ifdef __has_include\n#include <a.h>\n#endif\n"), []);
     assert_eq!(probes("#if __has_include(<a.h>)\nint x;\n#endif\n"), []);
+    let all =
+        Directives::scan(b"#if 0\n#if __has_include(<b.h>)\n#endif\n#elif __has_include(<a.h>)\nint x;\n#endif\n");
+    assert_eq!(all.all_probes().collect::<Vec<_>>(), [angle("a.h")]);
     assert!(matches!(probes("#define HAS(x) __has_include(x)\n")[..], [Operand::Computed(_)]));
 }
 

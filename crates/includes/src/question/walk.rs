@@ -60,8 +60,16 @@ pub(super) fn ask<K: Copy + Eq + Hash, W: World<K>>(
     files.load(true, world)?;
     let search = Search::new(question.command, question.working_directory, question.standard);
     let graph = Graph::new(question, world, files, search)?;
-    Walk { graph, read: Bits::default(), fresh: Vec::new(), maybe: Vec::new(), lacks: Vec::new(), waits: Vec::new() }
-        .answer()
+    Walk {
+        graph,
+        read: Bits::default(),
+        fresh: Vec::new(),
+        maybe: Vec::new(),
+        broken: None,
+        lacks: Vec::new(),
+        waits: Vec::new(),
+    }
+    .answer()
 }
 
 /// An include, by its file and its index there, and the file it leads to.
@@ -75,6 +83,8 @@ pub(super) struct Walk<'q, 'w, K, W> {
     fresh: Vec<Step>,
     /// The same, under a condition.
     maybe: Vec<Step>,
+    /// An include that is certainly followed, by its file and index, and leads nowhere.
+    broken: Option<(usize, usize)>,
     lacks: Vec<K>,
     waits: Vec<Bytes>,
 }
@@ -141,7 +151,11 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
         if !self.waits.is_empty() {
             return Err(Verdict::Waits { paths: std::mem::take(&mut self.waits) });
         }
-        Ok(())
+        match self.broken {
+            // Only now, because it depends on what all the others ask for.
+            Some((number, at)) => Err(self.verdict_broken(number, at)),
+            None => Ok(()),
+        }
     }
 
     /// Takes in a file that was not read then; whether its text is at hand.
@@ -190,7 +204,10 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
                 _ => Ok(None),
             },
             Target::Nowhere if self.graph.partial => Err(Verdict::Unsure(Doubt::Partial(self.name(number, at)))),
-            Target::Nowhere => Err(self.broken(number, at)),
+            Target::Nowhere => {
+                self.broken = self.broken.or(Some((number, at)));
+                Ok(None)
+            }
             Target::Unclear(_) if edge.kept.is_some() => Ok(None),
             Target::Unclear(_) => Err(Verdict::Unsure(Doubt::Computed(self.graph.file(number).path.clone()))),
             Target::Pending(path) => {
@@ -215,15 +232,19 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
         })
     }
 
-    fn broken(&self, number: usize, at: usize) -> Verdict<K> {
+    fn verdict_broken(&self, number: usize, at: usize) -> Verdict<K> {
         let include = self.name(number, at);
+        if let Some((_, _, target)) = self.maybe.iter().find(|(_, _, target)| !self.read.contains(*target)) {
+            // What that one asks for is not known.
+            return Verdict::Unsure(Doubt::Conditional(self.graph.file(*target).path.clone()));
+        }
         // gcc lets an include of nothing pass where `__has_include` has asked for it before.
         for file in &self.graph.files.list {
             let asks = |probe: Operand| match probe {
                 Operand::Quote(name) | Operand::Angle(name) => file_name(&name) == file_name(&include),
                 Operand::Computed(_) => true,
             };
-            if file.new.is_some_and(|directives| directives.probes().any(asks)) {
+            if file.new.is_some_and(|directives| directives.all_probes().any(asks)) {
                 return Verdict::Unsure(Doubt::Probe(file.path.clone()));
             }
         }
