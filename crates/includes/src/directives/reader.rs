@@ -74,10 +74,10 @@ impl Reader {
     fn directive(&mut self, line: &Bytes) {
         let (name, rest) = first_word(line);
         match name {
-            b"if" => self.condition(rest, |reader, text| reader.open(&text)),
+            b"if" => self.condition(rest, self.dead(), |reader, text| reader.open(&text)),
             b"ifdef" => self.open(&defined(first_word(rest).0)),
             b"ifndef" => self.open(&not_defined(first_word(rest).0)),
-            b"elif" => self.condition(rest, |reader, text| reader.branch(Some(&text))),
+            b"elif" => self.condition(rest, self.buried(), |reader, text| reader.branch(Some(&text))),
             b"elifdef" => self.branch(Some(&defined(first_word(rest).0))),
             b"elifndef" => self.branch(Some(&not_defined(first_word(rest).0))),
             b"else" => self.branch(None),
@@ -107,10 +107,15 @@ impl Reader {
         self.open.last().is_some_and(|open| open.dead || open.buried)
     }
 
-    fn condition(&mut self, rest: &[u8], then: impl FnOnce(&mut Reader, Bytes)) {
+    /// Whether the whole innermost `#if` is not read. An `#elif` behind a dead
+    /// branch is evaluated all the same.
+    fn buried(&self) -> bool {
+        self.open.last().is_some_and(|open| open.buried)
+    }
+
+    fn condition(&mut self, rest: &[u8], skipped: bool, then: impl FnOnce(&mut Reader, Bytes)) {
         let text = expression(rest);
-        // An `#elif` after a dead branch is evaluated, so what stands around the whole decides.
-        if !self.open.last().is_some_and(|open| open.buried) {
+        if !skipped {
             self.out.asked.extend(probes(&text));
         }
         then(self, text);
