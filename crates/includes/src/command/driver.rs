@@ -21,6 +21,15 @@ pub(super) fn is_cpp(program: &[u8]) -> bool {
     stem(program).ends_with(b"++")
 }
 
+/// Whether the driver is gcc's, not clang's. `cc` may be either.
+pub(super) fn is_gcc(program: &[u8]) -> Option<bool> {
+    match stem(program) {
+        b"gcc" | b"g++" => Some(true),
+        b"clang" | b"clang++" => Some(false),
+        _ => None,
+    }
+}
+
 /// The driver's name without a target before it and a version behind it.
 fn stem(program: &[u8]) -> &[u8] {
     let mut name = file_name(program);

@@ -161,6 +161,23 @@ impl CompileCommand {
         &self.doubts
     }
 
+    /// Whether the compiler reads `stdc-predef.h` by itself before everything
+    /// else: gcc does, for a hosted C-like language; clang does not. `None`: one
+    /// cannot tell by the name of the driver.
+    pub(crate) fn reads_predefinitions(&self) -> Option<bool> {
+        let arguments = self.kept.iter().filter_map(|kept| match kept {
+            Kept::Argument(argument) => Some(argument),
+            Kept::Source(_) => None,
+        });
+        let mut arguments = arguments.peekable();
+        let gcc = driver::is_gcc(arguments.peek()?);
+        let hosted = !arguments.any(|a| a == "-nostdinc" || a == "-ffreestanding" || a == "-fno-hosted");
+        match gcc {
+            Some(true) if self.language() == Some(Language::Assembler) => None,
+            gcc => gcc.map(|gcc| gcc && hosted),
+        }
+    }
+
     /// What the command line itself says of the macro: the last `-D` or `-U` of it.
     pub(crate) fn defines(&self, name: &[u8]) -> Option<bool> {
         self.macros.iter().rev().find(|(known, _)| known == name).map(|(_, defined)| *defined)

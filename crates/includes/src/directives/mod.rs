@@ -70,12 +70,23 @@ pub struct Macro {
     pub includes_before: usize,
 }
 
+impl Macro {
+    /// What an include of the macro names, if it is defined.
+    pub(crate) fn names_header(&self) -> Option<Operand> {
+        match &self.event {
+            MacroEvent::Define(text) => Some(words::operand(text.strip_prefix(b" ").unwrap_or(text))),
+            _ => None,
+        }
+    }
+}
+
 /// The directives of a text that matter to which files are read: its includes
 /// and macros in order, each with the conditions that it stands under.
 ///
 /// Two of them are equal exactly if the texts are, whatever the code, comments,
-/// white space and conditions without includes and macros inside: this is the
-/// *fingerprint* of a text. Lines are counted nowhere.
+/// white space and conditions without includes and macros inside (but for
+/// those that ask with `__has_include`): this is the *fingerprint* of a text.
+/// Lines are counted nowhere.
 ///
 /// Not seen: trigraphs, and C++ modules.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -83,6 +94,8 @@ pub struct Directives {
     includes: Vec<Include>,
     macros: Vec<Macro>,
     conditions: Vec<Condition>,
+    /// What `__has_include` asks for, whatever is under that condition.
+    asked: Vec<Operand>,
     guard: Option<Bytes>,
     once: bool,
     odd: bool,
@@ -140,21 +153,34 @@ impl Directives {
         self.once || self.guard.is_some()
     }
 
+    /// Whether it has `#pragma once`.
+    pub(crate) fn pragma_once(&self) -> bool {
+        self.once
+    }
+
     /// Whether something was seen that may mean more than is known here.
     pub(crate) fn odd(&self) -> bool {
         self.odd
     }
 
-    /// The names that conditions ask for with `__has_include`; a computed one where that cannot be said.
+    /// The names that conditions around includes and macros ask for with
+    /// `__has_include`; a computed one where that cannot be said.
     pub(crate) fn probes(&self) -> impl Iterator<Item = Operand> {
         let expressions = self.conditions.iter().flat_map(|condition| condition.expressions());
+        expressions.flat_map(|text| words::probes(text)).chain(self.computed_probes())
+    }
+
+    /// The names that any condition asks for.
+    pub(crate) fn all_probes(&self) -> impl Iterator<Item = Operand> {
+        self.asked.iter().cloned().chain(self.computed_probes())
+    }
+
+    fn computed_probes(&self) -> impl Iterator<Item = Operand> {
         let replacements = self.macros.iter().filter_map(|m| match &m.event {
             MacroEvent::Define(text) => Some(text),
             _ => None,
         });
-        expressions
-            .flat_map(|text| words::probes(text))
-            .chain(replacements.flat_map(|text| words::probes(text)).map(|_| Operand::Computed(Bytes::new())))
+        replacements.flat_map(|text| words::probes(text)).map(|_| Operand::Computed(Bytes::new()))
     }
 
     /// The conditions around `place` as bytes that are equal where they are.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::condition::{Condition, Place, defined, expression, not_defined, value};
 use super::lines::lines;
-use super::words::{first_word, operand};
+use super::words::{first_word, operand, probes};
 use super::{Directives, Form, Include, Macro, MacroEvent};
 
 /// How many branches of one `#if` are told apart. Texts by hand have a dozen;
@@ -74,10 +74,10 @@ impl Reader {
     fn directive(&mut self, line: &Bytes) {
         let (name, rest) = first_word(line);
         match name {
-            b"if" => self.open(&expression(rest)),
+            b"if" => self.condition(rest, self.dead(), |reader, text| reader.open(&text)),
             b"ifdef" => self.open(&defined(first_word(rest).0)),
             b"ifndef" => self.open(&not_defined(first_word(rest).0)),
-            b"elif" => self.branch(Some(&expression(rest))),
+            b"elif" => self.condition(rest, self.buried(), |reader, text| reader.branch(Some(&text))),
             b"elifdef" => self.branch(Some(&defined(first_word(rest).0))),
             b"elifndef" => self.branch(Some(&not_defined(first_word(rest).0))),
             b"else" => self.branch(None),
@@ -105,6 +105,20 @@ impl Reader {
 
     fn dead(&self) -> bool {
         self.open.last().is_some_and(|open| open.dead || open.buried)
+    }
+
+    /// Whether the whole innermost `#if` is not read. An `#elif` behind a dead
+    /// branch is evaluated all the same.
+    fn buried(&self) -> bool {
+        self.open.last().is_some_and(|open| open.buried)
+    }
+
+    fn condition(&mut self, rest: &[u8], skipped: bool, then: impl FnOnce(&mut Reader, Bytes)) {
+        let text = expression(rest);
+        if !skipped {
+            self.out.asked.extend(probes(&text));
+        }
+        then(self, text);
     }
 
     fn open(&mut self, text: &Bytes) {

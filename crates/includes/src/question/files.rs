@@ -121,6 +121,20 @@ impl<'w, K: Copy + Eq + Hash> Files<'w, K> {
     }
 }
 
+/// gcc takes files with `#pragma once` for the same one if their contents are,
+/// and their times of modification: a new one among such may not be read at
+/// all. Whoever is `read` counts.
+pub(super) fn twin<K: Copy + Eq + Hash>(files: &Files<'_, K>, read: impl Fn(usize) -> bool) -> Option<Verdict<K>> {
+    let here = || files.list.iter().enumerate().filter(|(number, file)| file.now.is_some() && read(*number));
+    let new: FxHashSet<K> = here()
+        .filter(|(_, file)| file.then != file.now && file.new.is_some_and(Directives::pragma_once))
+        .filter_map(|(_, file)| file.now)
+        .collect();
+    let mut seen = FxHashSet::default();
+    let mut twins = here().filter(|(_, file)| file.now.is_some_and(|now| new.contains(&now) && !seen.insert(now)));
+    twins.next().map(|(_, file)| Verdict::Unsure(Doubt::Guard(file.path.clone())))
+}
+
 /// A precompiled header takes the place of the header beside it.
 pub(super) fn precompiled<'p, K>(mut paths: impl Iterator<Item = &'p Bytes>) -> Option<Verdict<K>> {
     let is_one =

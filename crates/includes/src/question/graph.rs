@@ -256,6 +256,12 @@ impl<'q, 'w, K: Copy + Eq + Hash, W: World<K>> Graph<'q, 'w, K, W> {
         self.appeared.contains(path) || self.files.find(path).is_some_and(|number| self.file(number).gone())
     }
 
+    /// Whether what came or went may be what an include means whose candidates are not known.
+    pub(super) fn may_have_changed(&self, operand: &Operand) -> bool {
+        let gone = self.files.list.iter().filter(|file| file.gone()).map(|file| &file.path[..]);
+        self.appeared.iter().copied().chain(gone).any(|path| may_mean(operand, path))
+    }
+
     /// What the name meant: of what was read, the first. An earlier one that
     /// was there would have been read instead.
     fn recorded(&self, candidates: &Candidates) -> Option<usize> {

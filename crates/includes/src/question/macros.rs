@@ -19,24 +19,42 @@ pub(super) struct Macros<'w> {
 }
 
 impl<'w> Macros<'w> {
-    /// Over the texts of all files, as they were and as they are.
-    pub(super) fn new<K: Copy + Eq + Hash>(files: &Files<'w, K>, language: Option<Language>) -> Macros<'w> {
+    /// Over the texts of all recorded files as they were, and of all that are `read` as they are.
+    pub(super) fn new<K: Copy + Eq + Hash>(
+        files: &Files<'w, K>,
+        read: &Bits,
+        language: Option<Language>,
+    ) -> Macros<'w> {
         let mut macros = Macros { readers: FxHashMap::default(), definers: FxHashMap::default() };
         let mut events: FxHashMap<&'w [u8], Vec<(usize, &'w Directives, &'w Macro)>> = FxHashMap::default();
-        for (number, directives) in texts(files) {
+        for (number, directives) in texts(files, read) {
             for m in directives.macros() {
                 macros.definers.entry(&m.name).or_default().insert(number);
                 events.entry(&m.name).or_default().push((number, directives, m));
             }
         }
-        // A guard that others touch as well is a condition like any other.
+        // A guard that another file of the same time touches is a condition like any other.
+        let mut guards: FxHashMap<(&'w [u8], bool), Bits> = FxHashMap::default();
+        for (number, file) in files.list.iter().enumerate() {
+            for (now, text) in [(false, file.old), (true, file.new.filter(|_| read.contains(number)))] {
+                for m in text.into_iter().flat_map(Directives::macros) {
+                    guards.entry((&m.name, now)).or_default().insert(number);
+                }
+            }
+        }
         let shared = |number: usize, directives: &'w Directives| -> Option<&'w [u8]> {
             let guard = directives.guard()?;
-            macros.definers[&guard[..]].iter().any(|definer| definer != number).then_some(&guard[..])
+            let others =
+                |now: bool| guards.get(&(&guard[..], now)).is_some_and(|bits| bits.iter().any(|n| n != number));
+            let alone = [false, true].iter().all(|now| {
+                let touches = guards.get(&(&guard[..], *now)).is_some_and(|bits| bits.contains(number));
+                !touches || !others(*now)
+            });
+            (!alone).then_some(&guard[..])
         };
         let mut queue = Vec::new();
         let mut readers: FxHashMap<&'w [u8], Bits> = FxHashMap::default();
-        for (number, directives) in texts(files) {
+        for (number, directives) in texts(files, read) {
             let guard = shared(number, directives);
             for include in directives.includes() {
                 for name in mentioned(directives, include.place, language).chain(guard).chain(computed(include)) {
@@ -86,9 +104,10 @@ impl<'w> Macros<'w> {
     }
 }
 
-fn texts<'w, K: Copy + Eq + Hash>(files: &Files<'w, K>) -> impl Iterator<Item = (usize, &'w Directives)> {
+fn texts<'w, K: Copy + Eq + Hash>(files: &Files<'w, K>, read: &Bits) -> impl Iterator<Item = (usize, &'w Directives)> {
     files.list.iter().enumerate().flat_map(|(number, file)| {
         let new = file.new.filter(|new| file.old.is_none_or(|old| !std::ptr::eq(old, *new)));
+        let new = new.filter(|_| read.contains(number));
         file.old.into_iter().chain(new).map(move |directives| (number, directives))
     })
 }

@@ -32,7 +32,7 @@ pub trait World<K> {
     /// What is at `path`, which is normalised, now.
     ///
     /// Paths that no compile has read are asked for, too: an answer of
-    /// [`Found::Absent`] must be meant for these.
+    /// [`Found::Absent`] must be meant for these. Directories are no files.
     fn now(&self, path: &[u8]) -> Found<K>;
 
     /// The directives of the file with this content; `None` if they are not at hand.
@@ -155,7 +155,8 @@ impl<K: Copy + Eq + Hash> Question<'_, K> {
     /// - system headers, which are those below [`standard`](Question::standard),
     ///   read the same files in whatever order they are included;
     /// - what the compiler predefines stays: the compiler is the same one;
-    /// - a conditional include of something that is found nowhere is not active.
+    /// - a conditional include of something that is found nowhere is not active;
+    /// - the recorded files are those that a run of the command did read.
     pub fn ask(&self, world: &impl World<K>) -> Verdict<K> {
         match walk::ask(self, world) {
             Ok(verdict) | Err(verdict) => verdict,

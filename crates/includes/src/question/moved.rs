@@ -47,7 +47,7 @@ pub(super) fn check<K: Copy + Eq + Hash, W: World<K>>(
     removed: &Bits,
 ) -> Result<(), Verdict<K>> {
     let graph = &walk.graph;
-    let macros = Macros::new(&graph.files, graph.question.command.language());
+    let macros = Macros::new(&graph.files, &walk.read, graph.question.command.language());
     let unsure = |name: &[u8]| Err(Verdict::Unsure(Doubt::Macro(bytes::Bytes::copy_from_slice(name))));
     for (number, file) in graph.files.list.iter().enumerate() {
         match (file.old, file.new) {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use bytes::Bytes;
 
 use super::bits::Bits;
-use super::files::{COMMAND, Files, precompiled};
+use super::files::{COMMAND, Files, precompiled, twin};
 use super::graph::{Edge, Graph, Target};
 use super::{Doubt, Question, Verdict, World, moved};
 use crate::directives::{Decision, Form, Operand};
@@ -15,6 +15,9 @@ use crate::search::Search;
 /// Arguments that name files which are not preprocessed, but say how to.
 const READ_OTHERWISE: [&[u8]; 9] =
     [b"@", b"-specs", b"--specs", b"-fplugin", b"--config", b"-fmodule", b"-include-pch", b"-ivfsoverlay", b"-Xclang"];
+
+/// What gcc reads by itself (GCC internals manual, `TARGET_C_PREINCLUDE`).
+const PREDEFINITIONS: &[u8] = b"stdc-predef.h";
 
 /// The answer; as an error where it comes early.
 pub(super) fn ask<K: Copy + Eq + Hash, W: World<K>>(
@@ -30,6 +33,9 @@ pub(super) fn ask<K: Copy + Eq + Hash, W: World<K>>(
         return Err(Verdict::Unsure(Doubt::Argument(doubt.clone())));
     }
     files.load(false, world)?;
+    if let Some(verdict) = twin(&files, |_| true) {
+        return Err(verdict);
+    }
     if question.appeared.is_empty() && !files.any_gone() && !files.list.iter().any(|file| file.differs()) {
         return Ok(Verdict::Same);
     }
@@ -54,8 +60,16 @@ pub(super) fn ask<K: Copy + Eq + Hash, W: World<K>>(
     files.load(true, world)?;
     let search = Search::new(question.command, question.working_directory, question.standard);
     let graph = Graph::new(question, world, files, search)?;
-    Walk { graph, read: Bits::default(), fresh: Vec::new(), maybe: Vec::new(), lacks: Vec::new(), waits: Vec::new() }
-        .answer()
+    Walk {
+        graph,
+        read: Bits::default(),
+        fresh: Vec::new(),
+        maybe: Vec::new(),
+        broken: None,
+        lacks: Vec::new(),
+        waits: Vec::new(),
+    }
+    .answer()
 }
 
 /// An include, by its file and its index there, and the file it leads to.
@@ -69,6 +83,8 @@ pub(super) struct Walk<'q, 'w, K, W> {
     fresh: Vec<Step>,
     /// The same, under a condition.
     maybe: Vec<Step>,
+    /// An include that is certainly followed, by its file and index, and leads nowhere.
+    broken: Option<(usize, usize)>,
     lacks: Vec<K>,
     waits: Vec<Bytes>,
 }
@@ -77,7 +93,7 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
     fn answer(mut self) -> Result<Verdict<K>, Verdict<K>> {
         self.visit(vec![COMMAND])?;
         let lost_steps = self.lost_steps()?;
-        let lost = self.lost_files(&lost_steps);
+        let lost = self.lost_files(&lost_steps)?;
         let any_gone = self.graph.files.any_gone();
         if any_gone || lost.iter().next().is_some() {
             self.all_explained()?;
@@ -94,6 +110,9 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
             }
         }
         self.settle(&removed)?;
+        if let Some(verdict) = twin(&self.graph.files, |number| self.read.contains(number)) {
+            return Err(verdict);
+        }
         self.nothing_asked_for(any_gone)?;
         let alters = any_gone || !self.fresh.is_empty() || !lost_steps.is_empty();
         if alters && self.graph.question.command.sources().len() > 1 {
@@ -132,7 +151,11 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
         if !self.waits.is_empty() {
             return Err(Verdict::Waits { paths: std::mem::take(&mut self.waits) });
         }
-        Ok(())
+        match self.broken {
+            // Only now, because it depends on what all the others ask for.
+            Some((number, at)) => Err(self.verdict_broken(number, at)),
+            None => Ok(()),
+        }
     }
 
     /// Takes in a file that was not read then; whether its text is at hand.
@@ -181,7 +204,10 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
                 _ => Ok(None),
             },
             Target::Nowhere if self.graph.partial => Err(Verdict::Unsure(Doubt::Partial(self.name(number, at)))),
-            Target::Nowhere => Err(self.broken(number, at)),
+            Target::Nowhere => {
+                self.broken = self.broken.or(Some((number, at)));
+                Ok(None)
+            }
             Target::Unclear(_) if edge.kept.is_some() => Ok(None),
             Target::Unclear(_) => Err(Verdict::Unsure(Doubt::Computed(self.graph.file(number).path.clone()))),
             Target::Pending(path) => {
@@ -206,8 +232,22 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
         })
     }
 
-    fn broken(&self, number: usize, at: usize) -> Verdict<K> {
+    fn verdict_broken(&self, number: usize, at: usize) -> Verdict<K> {
         let include = self.name(number, at);
+        if let Some((_, _, target)) = self.maybe.iter().find(|(_, _, target)| !self.read.contains(*target)) {
+            // What that one asks for is not known.
+            return Verdict::Unsure(Doubt::Conditional(self.graph.file(*target).path.clone()));
+        }
+        // gcc lets an include of nothing pass where `__has_include` has asked for it before.
+        for file in &self.graph.files.list {
+            let asks = |probe: Operand| match probe {
+                Operand::Quote(name) | Operand::Angle(name) => file_name(&name) == file_name(&include),
+                Operand::Computed(_) => true,
+            };
+            if file.new.is_some_and(|directives| directives.all_probes().any(asks)) {
+                return Verdict::Unsure(Doubt::Probe(file.path.clone()));
+            }
+        }
         let file = if number == COMMAND { include.clone() } else { self.graph.file(number).path.clone() };
         Verdict::Broken { file, include }
     }
@@ -240,16 +280,25 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
 
     /// The recorded files for whose being read one of the lost includes may
     /// have been the reason, by way of others or not.
-    fn lost_files(&self, steps: &[Step]) -> Bits {
+    fn lost_files(&self, steps: &[Step]) -> Result<Bits, Verdict<K>> {
         let mut lost = Bits::default();
         let mut stack: Vec<usize> = steps.iter().map(|(_, _, target)| *target).collect();
         while let Some(number) = stack.pop() {
-            if self.read.contains(number) || self.graph.file(number).gone() || !lost.insert(number) {
+            if self.read.contains(number) || self.graph.file(number).gone() || lost.contains(number) {
                 continue;
             }
+            let path = &self.graph.file(number).path;
+            if file_name(path) == PREDEFINITIONS {
+                match self.graph.question.command.reads_predefinitions() {
+                    Some(true) => continue,
+                    Some(false) => {}
+                    None => return Err(Verdict::Unsure(Doubt::Unexplained(path.clone()))),
+                }
+            }
+            lost.insert(number);
             stack.extend(self.graph.old[number].iter().flat_map(Edge::possible));
         }
-        lost
+        Ok(lost)
     }
 
     /// That something in the recorded texts includes each recorded file.
@@ -257,7 +306,7 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
         let reached = moved::closure(&self.graph.old, [COMMAND]);
         for number in COMMAND + 1..self.graph.old.len() {
             let path = &self.graph.file(number).path;
-            let by_itself = file_name(path) == b"stdc-predef.h" && !self.graph.file(number).gone();
+            let by_itself = file_name(path) == PREDEFINITIONS && !self.graph.file(number).gone();
             if !reached.contains(number) && !by_itself {
                 return Err(Verdict::Unsure(Doubt::Unexplained(path.clone())));
             }
@@ -297,22 +346,40 @@ impl<K: Copy + Eq + Hash, W: World<K>> Walk<'_, '_, K, W> {
         let numbers: Vec<usize> = self.read.iter().collect();
         for number in numbers {
             let Some(directives) = self.graph.file(number).new else { continue };
-            let unresolved = directives.includes().iter().map(|include| &include.operand);
-            let computed = unresolved.filter(|operand| matches!(operand, Operand::Computed(_))).cloned();
-            for operand in directives.probes().chain(computed) {
-                let names = self.graph.candidates(Form::Include, &operand, number);
-                let differs =
-                    names.is_none_or(|names| names.iter().flatten().any(|path| self.graph.came_or_went(path)));
+            let included = directives.includes().iter().zip(&self.graph.new[number]);
+            let unclear = included.filter(|(_, edge)| matches!(edge.target, Target::Unclear(_)));
+            for operand in unclear.map(|(include, _)| &include.operand).cloned().collect::<Vec<_>>() {
+                let names = self.names_made(&operand);
+                let differs = names.is_none_or(|names| names.iter().any(|name| self.graph.may_have_changed(name)));
                 if differs {
+                    return Err(Verdict::Unsure(Doubt::Computed(self.graph.file(number).path.clone())));
+                }
+            }
+            for operand in directives.probes() {
+                let names = self.graph.candidates(Form::Include, &operand, number);
+                let differs = |path: &Bytes| self.graph.came_or_went(path);
+                if names.is_none_or(|names| names.iter().flatten().any(differs)) {
                     return Err(Verdict::Unsure(Doubt::Probe(self.graph.file(number).path.clone())));
                 }
             }
-            // The directory of an embed, and what `#include_next` goes through, are not known here.
-            let unclear = self.graph.new[number].iter().any(|edge| matches!(edge.target, Target::Unclear(_)));
-            if unclear {
-                return Err(Verdict::Unsure(Doubt::Computed(self.graph.file(number).path.clone())));
-            }
         }
         Ok(())
+    }
+
+    /// What the operand of an include may be, where it is a macro that is
+    /// always defined as a plain name. `None`: that is not so.
+    fn names_made(&self, operand: &Operand) -> Option<Vec<Operand>> {
+        let Operand::Computed(name) = operand else { return Some(vec![operand.clone()]) };
+        let mut names = Vec::new();
+        for file in &self.graph.files.list {
+            let texts = file.old.into_iter().chain(file.new);
+            for m in texts.flat_map(|directives| directives.macros()).filter(|m| m.name == *name) {
+                match m.names_header() {
+                    operand @ Some(Operand::Quote(_) | Operand::Angle(_)) => names.extend(operand),
+                    _ => return None,
+                }
+            }
+        }
+        (!names.is_empty()).then_some(names)
     }
 }
