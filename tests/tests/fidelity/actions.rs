@@ -96,7 +96,7 @@ impl Actions {
         if old.output_paths != new.output_paths {
             found.push(format!("outputs {:?} -> {:?}", old.output_paths, new.output_paths));
         }
-        if first.platform != second.platform || old.platform != new.platform {
+        if first.platform != second.platform {
             found.push("platform".to_owned());
         }
         let (old, new) = (self.tree(&first.root)?, self.tree(&second.root)?);

@@ -53,22 +53,22 @@ impl<'a> Machine<'a> {
         self.home.join(name)
     }
 
-    /// Builds an element, and tells what was asked for meanwhile.
-    pub(crate) fn build(&mut self, element: &str) -> Outcome<Asked> {
+    /// Builds elements, and tells what was asked for meanwhile.
+    pub(crate) fn build(&mut self, elements: &[String]) -> Outcome<Asked> {
         self.builds += 1;
         let logs = self.path(&format!("build-{}", self.builds));
-        self.build_with_logs(element, &logs)
+        self.build_with_logs(elements, &logs)
     }
 
-    /// Builds an element as the first build, whose logs are kept with the cache.
-    pub(crate) fn first_build(&mut self, element: &str) -> Outcome<Asked> {
+    /// The first build, whose logs are kept with the cache.
+    pub(crate) fn first_build(&mut self, elements: &[String]) -> Outcome<Asked> {
         let logs = self.path("logs");
-        self.build_with_logs(element, &logs)
+        self.build_with_logs(elements, &logs)
     }
 
-    fn build_with_logs(&self, element: &str, logs: &Path) -> Outcome<Asked> {
+    fn build_with_logs(&self, elements: &[String], logs: &Path) -> Outcome<Asked> {
         let mut command = self.command(&self.programs.bst, logs)?;
-        self.run(command.args(["--no-interactive", "build", element]), &[0])?;
+        self.run(command.args(["--no-interactive", "build"]).args(elements), &[0])?;
         asked(&logs.join("_casd"))
     }
 
