@@ -12,6 +12,8 @@ use super::{Outcome, because, fail};
 /// The kinds of change that are tried on one project.
 pub(crate) struct Project {
     pub(crate) name: String,
+    /// Everything that some kind rebuilds.
+    pub(crate) tops: Vec<String>,
     pub(crate) kinds: Vec<Kind>,
 }
 
@@ -108,7 +110,10 @@ pub(crate) fn load(corpus: &Path, project: &str) -> Outcome<Project> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return fail(format!("{}: two kinds are called {}", file.display(), pair[0]));
     }
-    Ok(Project { name: project.to_owned(), kinds })
+    let mut tops: Vec<String> = kinds.iter().map(|kind| kind.top.clone()).collect();
+    tops.sort();
+    tops.dedup();
+    Ok(Project { name: project.to_owned(), tops, kinds })
 }
 
 pub(crate) fn expectations(corpus: &Path) -> Outcome<Expectations> {

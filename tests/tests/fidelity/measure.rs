@@ -65,16 +65,13 @@ impl<'a> Lab<'a> {
         let name = project.name.as_str();
         let complete = places.projects.join(name);
         let base = places.kept.join(format!("{name}-{}", content_of(&complete)?));
-        let mut tops: Vec<String> = project.kinds.iter().map(|kind| kind.top.clone()).collect();
-        tops.sort();
-        tops.dedup();
         if !base.join("done").exists() {
             forget_other_states(&places.kept, name)?;
             fs::create_dir_all(&base).map_err(because(base.display()))?;
             copy(&complete, &base.join("project"), Copy::Bytes)?;
             let log = places.logs.join(format!("{name}-base.log"));
             let mut machine = Machine::new(programs, base.clone(), log, deadline)?;
-            machine.first_build(&tops)?;
+            machine.first_build(&project.tops)?;
             // What is in the cache is not fetched again.
             remove(&base.join("sources"))?;
             fs::write(base.join("done"), "").map_err(because("done"))?;

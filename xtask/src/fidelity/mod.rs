@@ -9,10 +9,13 @@ mod floors;
 mod parts;
 mod table;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::integration::build;
@@ -53,6 +56,7 @@ pub(crate) fn run(wanted: &Wanted) -> Outcome {
     command.env("RUST_BACKTRACE", "0").stdout(File::create(logs.join("test.log"))?);
     let start = Instant::now();
     let ended = Process::start("the measurement", command, &interrupts)?.finish(LIMIT + GRACE);
+    end_servers_of(&runs)?;
     eprintln!("fidelity: measured for {:.0} s", start.elapsed().as_secs_f64());
 
     let measured = read(&out)?;
@@ -73,6 +77,26 @@ pub(crate) fn run(wanted: &Wanted) -> Outcome {
         Ok(status) => Err(Failure::new(format!("the measurement: {status}, see {}", logs.join("test.log").display()))),
         Err(failure) => Err(failure),
     }
+}
+
+/// Ends what a `bst` that was killed has left behind: servers whose caches are in our folder.
+fn end_servers_of(runs: &Path) -> Outcome {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        // Processes come and go, and not all that is there is one.
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        let words: Vec<&Path> = line.split(|byte| *byte == 0).map(|word| Path::new(OsStr::from_bytes(word))).collect();
+        let is_server = words.first().is_some_and(|program| program.ends_with("buildbox-casd"));
+        if let Some(pid) = Pid::from_raw(pid)
+            && is_server
+            && words.iter().any(|word| word.starts_with(runs))
+        {
+            // Gone in the meantime, or gone by this.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<Value, Failure> {
