@@ -5,6 +5,8 @@
 mod ci;
 mod codegen;
 #[cfg(target_os = "linux")]
+mod fidelity;
+#[cfg(target_os = "linux")]
 mod integration;
 mod tidy;
 
@@ -44,6 +46,23 @@ enum Task {
         /// The scenarios to run; all of them if none is named.
         names: Vec<String>,
     },
+    /// Measure how exactly the tool predicts, over many kinds of change of real projects.
+    Fidelity {
+        /// The kinds of change to measure; all of them if none is named.
+        kinds: Vec<String>,
+        /// Only a few kinds, in minutes.
+        #[arg(long, conflicts_with = "kinds")]
+        quick: bool,
+        /// Only this project; may be given more than once.
+        #[arg(long, value_name = "NAME")]
+        project: Vec<String>,
+        /// Write the measurements here, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Take what is measured for what is expected from now on.
+        #[arg(long)]
+        bless: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -53,6 +72,9 @@ fn main() -> ExitCode {
         Task::Ci => ci::run_all(),
         Task::Project => project(),
         Task::Integration { list, names } => integration(list, &names),
+        Task::Fidelity { kinds, quick, project, json, bless } => {
+            fidelity(&Wanted { kinds, quick, projects: project, json, bless })
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,6 +99,16 @@ fn project() -> Outcome {
     integration::prepare_project()
 }
 
+#[cfg(target_os = "linux")]
+fn fidelity(wanted: &Wanted) -> Outcome {
+    fidelity::run(wanted)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fidelity(_: &Wanted) -> Outcome {
+    Err(Failure::new("measuring predictions needs Linux: sandboxes, FUSE, buildbox"))
+}
+
 #[cfg(not(target_os = "linux"))]
 fn project() -> Outcome {
     Err(Failure::new("the sample project needs Linux: sandboxes, FUSE, buildbox"))
@@ -85,6 +117,16 @@ fn project() -> Outcome {
 #[cfg(not(target_os = "linux"))]
 fn integration(_: bool, _: &[String]) -> Outcome {
     Err(Failure::new("the integration scenarios need Linux: sandboxes, FUSE, buildbox"))
+}
+
+/// What to measure, and what to do with it.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nothing is measured here"))]
+struct Wanted {
+    kinds: Vec<String>,
+    quick: bool,
+    projects: Vec<String>,
+    json: Option<PathBuf>,
+    bless: bool,
 }
 
 /// What a task comes to.

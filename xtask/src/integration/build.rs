@@ -14,21 +14,21 @@ const TOOL: &str = "bst-sa";
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Executables by the name of their target.
-pub(super) struct Programs(BTreeMap<String, PathBuf>);
+pub(crate) struct Programs(BTreeMap<String, PathBuf>);
 
 impl Programs {
-    pub(super) fn tool(&self) -> Result<&Path, Failure> {
+    pub(crate) fn tool(&self) -> Result<&Path, Failure> {
         self.find(TOOL)
     }
 
-    pub(super) fn find(&self, target: &str) -> Result<&Path, Failure> {
+    pub(crate) fn find(&self, target: &str) -> Result<&Path, Failure> {
         self.0.get(target).map(PathBuf::as_path).ok_or_else(|| Failure::new(format!("cargo built no {target}")))
     }
 }
 
 /// Builds the tool and some test targets in one go, with the features that
 /// `cargo test --workspace` gives them: nothing is compiled a second time.
-pub(super) fn build(tests: &[&str], logs: &Path, interrupts: &Interrupts) -> Result<Programs, Failure> {
+pub(crate) fn build(tests: &[&str], logs: &Path, interrupts: &Interrupts) -> Result<Programs, Failure> {
     let start = Instant::now();
     let messages = logs.join("build.json");
     let mut command = cargo(&root());
@@ -47,7 +47,7 @@ pub(super) fn build(tests: &[&str], logs: &Path, interrupts: &Interrupts) -> Res
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the tool as a program that runs in any sandbox.
-pub(super) fn build_static(logs: &Path, interrupts: &Interrupts) -> Result<PathBuf, Failure> {
+pub(crate) fn build_static(logs: &Path, interrupts: &Interrupts) -> Result<PathBuf, Failure> {
     let start = Instant::now();
     let messages = logs.join("build-static.json");
     let mut command = cargo(&root());

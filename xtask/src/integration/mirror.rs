@@ -9,7 +9,7 @@ use crate::Failure;
 const OVERRIDE: &str = "BST_SA_DEBIAN_MIRROR";
 
 /// The base address of a Debian archive.
-pub(super) fn of_this_machine() -> Result<String, Failure> {
+pub(crate) fn of_this_machine() -> Result<String, Failure> {
     if let Ok(mirror) = std::env::var(OVERRIDE) {
         return Ok(mirror);
     }

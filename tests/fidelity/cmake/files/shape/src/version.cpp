@@ -1,0 +1,8 @@
+#include "version.hpp"
+
+#include <shape/shape.hpp>
+
+std::string shape::version()
+{
+    return SHAPE_VERSION;
+}

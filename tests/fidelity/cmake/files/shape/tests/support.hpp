@@ -1,0 +1,3 @@
+#pragma once
+
+bool near(double a, double b);

@@ -1,0 +1,1 @@
+#define BACKEND_FACTOR 2

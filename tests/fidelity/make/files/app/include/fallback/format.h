@@ -1,0 +1,1 @@
+#define FORMAT "%s: %d\n"

@@ -1,0 +1,4 @@
+#ifndef OUTPUT_H
+#define OUTPUT_H
+void output(int value);
+#endif

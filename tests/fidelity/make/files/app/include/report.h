@@ -1,0 +1,4 @@
+#ifndef REPORT_H
+#define REPORT_H
+int report(int value);
+#endif

@@ -1,0 +1,6 @@
+#include <platform.h>
+
+int platform_pages(int bytes)
+{
+    return bytes / PAGE_BYTES;
+}

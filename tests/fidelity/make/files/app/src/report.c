@@ -1,0 +1,7 @@
+#include <dep/legacy.h>
+#include "report.h"
+
+int report(int value)
+{
+    return value & LEGACY_MASK;
+}

@@ -1,0 +1,4 @@
+#ifndef A_INTERNAL_H
+#define A_INTERNAL_H
+#define A_STEP 2
+#endif

@@ -1,0 +1,7 @@
+#include <dep/convert.h>
+#include "a.h"
+
+int a_scale(int x)
+{
+    return dep_convert(x);
+}

@@ -1,0 +1,7 @@
+#include <string.h>
+#include "a.h"
+
+int a_length(const char *text)
+{
+    return (int)strlen(text);
+}
