@@ -197,8 +197,16 @@ def element_state(element, stage):
 
 def digest_environments(element):
     # By variable, the build dependencies whose union it names. Only elements of some kinds have any.
+    from buildstream.types import _Scope
+
     variables = getattr(element, "_BuildElement__digest_environment", None) or {}
-    return {name: [e._get_full_name() for e, _ in dependencies] for name, dependencies in variables.items()}
+    # An element sees its dependencies from outside, without their full names.
+    direct = element._dependencies(_Scope.BUILD, recurse=False) if variables else ()
+    names = {(e.project_name, e.name): e._get_full_name() for e in direct}
+    return {
+        variable: [names[e.project_name, e.name] for e, _ in dependencies if (e.project_name, e.name) in names]
+        for variable, dependencies in variables.items()
+    }
 
 
 def _weak():
