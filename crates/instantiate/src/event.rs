@@ -26,6 +26,13 @@ pub enum Event {
         /// The element's name.
         element: String,
     },
+    /// The build has asked for the result of an action. What it shows of
+    /// changed commands, and of files that an element makes by itself, is
+    /// applied to the element's actions that were not asked for yet.
+    Requested {
+        /// The action's digest.
+        action: Digest,
+    },
     /// Stop: nothing further is submitted, and what runs is cancelled where the service can.
     Cancel,
 }

@@ -137,6 +137,8 @@ pub struct Totals {
     pub superseded: u64,
     /// Executions that were requested, repetitions after missing inputs not counted.
     pub executions: u64,
+    /// Actions that the build asked for and that showed what has changed about others.
+    pub learned: u64,
     /// How often the compiler was asked which files it reads: executions that no build asks for.
     pub listings: u64,
     /// Executions that were taken back.

@@ -10,9 +10,9 @@ pub(crate) fn random_name(command: &Command) -> Option<String> {
     let mut segments = paths.flat_map(|path| path.split(|byte| matches!(byte, b'/' | b'=')));
     let is_random = |segment: &&[u8]| {
         let drawn = |start: &[u8], length: usize| {
-            segment.strip_prefix(start).is_some_and(|rest| {
-                rest.len() >= length && rest[..length].iter().all(u8::is_ascii_alphanumeric)
-            })
+            segment
+                .strip_prefix(start)
+                .is_some_and(|rest| rest.len() >= length && rest[..length].iter().all(u8::is_ascii_alphanumeric))
         };
         drawn(b"TryCompile-", 6) || drawn(b"cmTC_", 5)
     };

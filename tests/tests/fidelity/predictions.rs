@@ -120,7 +120,8 @@ impl Predictions {
             "unchanged" => ("taken for unchanged".to_owned(), differences),
             "adapted" if action.failed => (format!("failed when primed: {said}"), differences),
             "adapted" => {
-                let adapted: Digest = action.adapted.as_deref().unwrap_or_default().parse().map_err(because("adapted"))?;
+                let adapted: Digest =
+                    action.adapted.as_deref().unwrap_or_default().parse().map_err(because("adapted"))?;
                 match actions.read(&adapted) {
                     Ok(adapted) => {
                         let wrong = actions.differences(&adapted, actual)?;
@@ -139,6 +140,8 @@ impl Predictions {
 /// So that equal reasons are counted together.
 fn without_digests(text: &str) -> String {
     let is_digest = |word: &str| word.split('/').next().is_some_and(|hash| hash.len() == 64);
-    let words = text.split(' ').map(|word| if is_digest(word.trim_matches(|c: char| !c.is_alphanumeric())) { "…" } else { word });
+    let words = text
+        .split(' ')
+        .map(|word| if is_digest(word.trim_matches(|c: char| !c.is_alphanumeric())) { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }

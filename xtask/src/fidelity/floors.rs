@@ -67,9 +67,7 @@ mod tests {
     fn what_was_not_measured_keeps_its_floor() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("expected.toml");
-        let row = |kind: &str, predicted: u64, wasted: u64| {
-            json!({"project": "p", "kind": kind, "predicted": predicted, "wasted": wasted})
-        };
+        let row = |kind: &str, predicted: u64, wasted: u64| json!({"project": "p", "kind": kind, "predicted": predicted, "wasted": wasted});
         write(&file, &[row("a", 1, 0), row("b", 2, 1)]).unwrap();
         write(&file, &[row("b", 3, 0), json!({"project": "p", "kind": "a", "failures": ["x"]})]).unwrap();
         let expected = format!("{HEAD}\n[p]\na = {{ predicted = 1 }}\nb = {{ predicted = 3 }}\n");

@@ -68,7 +68,8 @@ pub(crate) fn run(wanted: &Wanted) -> Outcome {
         floors::write(&corpus.join("expected.toml"), rows)?;
     }
     print!("{}", table::of(rows));
-    let failed: Vec<&str> = rows.iter().filter(|row| table::failed(row)).filter_map(|row| row["kind"].as_str()).collect();
+    let failed: Vec<&str> =
+        rows.iter().filter(|row| table::failed(row)).filter_map(|row| row["kind"].as_str()).collect();
     if !failed.is_empty() {
         return Err(Failure::new(format!("failed: {}; logs are in {}", failed.join(", "), logs.display())));
     }

@@ -182,7 +182,12 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_characters() {
-        assert!(matches("lib*.so*", "libasan.so.8") && matches("*", "16") && matches("a", "a") && matches("*dump*", "lto-dump-16"));
+        assert!(
+            matches("lib*.so*", "libasan.so.8")
+                && matches("*", "16")
+                && matches("a", "a")
+                && matches("*dump*", "lto-dump-16")
+        );
         assert!(!matches("lib*.so*", "libasan.a") && !matches("a", "ab") && !matches("*dump", "dumps"));
     }
 }

@@ -113,7 +113,10 @@ mod tests {
         let text = of(&rows);
         assert!(text.contains("1 new action"), "{text}");
         assert!(text.contains("x: predicted 3 of 4 (75 %), wasted 2; early 1 (25 %); 2 kinds\n"), "{text}");
-        assert!(text.contains("y: predicted 0 of 0 (100 %), wasted 0; early 0 (100 %); 1 kinds; 1 not measured"), "{text}");
+        assert!(
+            text.contains("y: predicted 0 of 0 (100 %), wasted 0; early 0 (100 %); 1 kinds; 1 not measured"),
+            "{text}"
+        );
         assert!(text.ends_with("total: predicted 3 of 4 (75 %), wasted 2; early 1 (25 %); 3 kinds; 1 not measured\n"));
         assert_eq!(rows.iter().map(failed).collect::<Vec<_>>(), [false, false, true]);
     }

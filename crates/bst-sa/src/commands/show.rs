@@ -9,7 +9,7 @@ use buildstream::introspect::SourcePolicy;
 use bytes::Bytes;
 use cas_client::BlobStoreExt;
 use overlay::layout::{self, ReferenceOrigin, ReferenceOverlay, ReferenceRecord, Stored};
-use overlay::{Below, ElementId, InputId, Making, LevelId, Origin, Record};
+use overlay::{Below, ElementId, InputId, LevelId, Making, Origin, Record};
 use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use serde::Serialize;

@@ -100,6 +100,7 @@ impl LiveBuild {
     pub fn take(&mut self, sighting: &Sighting) -> Vec<News> {
         match sighting {
             Sighting::Daemon(_) | Sighting::DaemonLog(_) => Vec::new(),
+            Sighting::Requested(action) => vec![News::Event(Event::Requested { action: *action })],
             Sighting::Sources(key) => self.sources(key),
             Sighting::Started(element) => {
                 self.started.extend(self.rows.get(element).into_iter().flatten());

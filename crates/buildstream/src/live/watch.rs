@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use notify::event::{ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use reapi_proto::Digest;
+use record::{CasdLogScanner, Follower};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::Configuration;
@@ -32,6 +34,8 @@ pub enum Sighting {
     Running(ElementRef),
     /// An artifact was stored under this name.
     Artifact(ArtifactName),
+    /// The result of this action was asked for, by a client inside of a build.
+    Requested(Digest),
 }
 
 /// What BuildStream 2.8 writes to the log of a build once the sandbox is staged.
@@ -64,6 +68,8 @@ pub struct Watcher {
     roots: Vec<(PathBuf, Place)>,
     /// Logs of elements whose commands do not run yet.
     staging: BTreeMap<PathBuf, ElementRef>,
+    /// Logs of casd, read as they grow.
+    daemons: BTreeMap<PathBuf, Follower<fs::File>>,
     seen: VecDeque<Sighting>,
 }
 
@@ -117,8 +123,9 @@ impl Watcher {
             (configuration.logdir.clone(), Place::Logs),
             (configuration.logdir.join(DAEMON_LOGS), Place::DaemonLogs),
         ];
-        let (places, staging, seen) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let mut watcher = Self { notifier, notes, elements: names, since, places, roots, staging, seen };
+        let (places, staging, daemons) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let seen = VecDeque::new();
+        let mut watcher = Self { notifier, notes, elements: names, since, places, roots, staging, daemons, seen };
         for (directory, place) in watcher.roots.clone() {
             if let Err(error) = fs::create_dir_all(&directory) {
                 tracing::warn!(directory = %directory.display(), %error, "not there, and cannot be made");
@@ -236,8 +243,12 @@ impl Watcher {
             }
             _ => {
                 let sighting = sighting(path, name, place);
-                if let Some(Sighting::Started(element)) = &sighting {
-                    self.staging.insert(path.to_owned(), element.clone());
+                match &sighting {
+                    Some(Sighting::Started(element)) => {
+                        self.staging.insert(path.to_owned(), element.clone());
+                    }
+                    Some(Sighting::DaemonLog(log)) => self.follow(log),
+                    _ => {}
                 }
                 self.seen.extend(sighting);
                 return self.read_on(path);
@@ -246,8 +257,32 @@ impl Watcher {
         self.enter(path, &below);
     }
 
-    /// Looks whether the commands of an element have begun to run.
+    fn follow(&mut self, log: &Path) {
+        if self.daemons.contains_key(log) {
+            return;
+        }
+        match fs::File::open(log) {
+            Ok(file) => {
+                self.daemons.insert(log.to_owned(), Follower::new(file, CasdLogScanner::new()));
+            }
+            Err(error) => tracing::debug!(log = %log.display(), %error, "cannot be read"),
+        }
+    }
+
+    /// Reads what a log has in addition: what a casd was asked for, or that
+    /// the commands of an element have begun to run.
     fn read_on(&mut self, path: &Path) {
+        if let Some(follower) = self.daemons.get_mut(path) {
+            match follower.poll() {
+                Ok(new) => {
+                    let actions = follower.scanner().actions();
+                    let new = actions[actions.len() - new..].iter().map(|logged| logged.action);
+                    self.seen.extend(new.map(Sighting::Requested));
+                }
+                Err(error) => tracing::debug!(log = %path.display(), %error, "cannot be read"),
+            }
+            return;
+        }
         let Some(element) = self.staging.get(path) else { return };
         let mut log = Vec::new();
         let read = fs::File::open(path).and_then(|file| file.take(MAX_LOG_BYTES).read_to_end(&mut log));

@@ -187,7 +187,8 @@ impl Priming {
         let command = adapted.command.map_or_else(|| command.bytes().clone(), |(_, bytes)| bytes);
         let mut command = v2::Command::decode(command).map_err(|error| error.to_string())?;
         let arguments = compile.listing(DEPFILE).into_iter().map(|argument| String::from_utf8(argument.to_vec()));
-        command.arguments = arguments.collect::<Result<_, _>>().map_err(|_| "its arguments are not UTF-8".to_owned())?;
+        command.arguments =
+            arguments.collect::<Result<_, _>>().map_err(|_| "its arguments are not UTF-8".to_owned())?;
         #[allow(deprecated, reason = "clients of before API 2.1 use these")]
         {
             command.output_files.clear();
@@ -244,9 +245,8 @@ impl Priming {
                 Ok(file) => {
                     let (about, file) = (ask.about.clone(), *file);
                     let blobs = Arc::clone(&self.services.blobs);
-                    self.tasks.push(async move {
-                        Done::Listed(Listed { act, about, text: fetch(blobs, vec![file]).await })
-                    });
+                    self.tasks
+                        .push(async move { Done::Listed(Listed { act, about, text: fetch(blobs, vec![file]).await }) });
                 }
                 Err(reason) => self.no_answer(act, reason.clone()),
             }

@@ -24,7 +24,11 @@ struct Wanted {
 enum Kind {
     Merge,
     /// As this one was made of its members.
-    Archive { recorded: Digest, executable: bool, names: Vec<Bytes> },
+    Archive {
+        recorded: Digest,
+        executable: bool,
+        names: Vec<Bytes>,
+    },
 }
 
 /// What came of it.

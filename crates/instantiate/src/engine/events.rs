@@ -21,6 +21,7 @@ impl Priming {
             Event::SourcesAvailable { element, root } => self.tree_available(&element, TreeKind::Sources, root),
             Event::ArtifactAvailable { element, root } => self.tree_available(&element, TreeKind::Artifact, root),
             Event::BuildReached { element } => self.build_reached(&element),
+            Event::Requested { action } => self.requested(action),
             Event::Cancel => self.cancel(),
         }
     }

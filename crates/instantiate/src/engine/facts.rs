@@ -128,10 +128,16 @@ impl Priming {
     /// Judges an action by what is known now.
     fn reconsider(&mut self, id: ActId) {
         let act = &self.tables[id];
-        let row = &self.tables[act.row];
-        if self.tables[act.owner].reached || matches!(&act.state, State::Dropped(skip) if !skip.kind.is_revocable()) {
+        let reached = self.tables[act.owner].reached;
+        let revocable = |skip: &Skip| skip.kind.is_revocable() || (reached && skip.kind == SkipKind::BuildReached);
+        if (reached && !self.is_learned(id)) || matches!(&act.state, State::Dropped(skip) if !revocable(skip)) {
             return;
         }
+        if reached {
+            self.tables[id].learned = true;
+        }
+        let act = &self.tables[id];
+        let row = &self.tables[act.row];
         match &row.gate {
             Gate::Undecided => return self.wait(id),
             Gate::Closed(skip) => return self.give_up(id, skip.clone()),
@@ -146,7 +152,9 @@ impl Priming {
                 let skip = lost(row.adaptation.record(), act.id, origin, changed);
                 self.give_up(id, skip);
             }
-            Standing::Ready { changed: false, guess } if row.news.as_ref().is_some_and(|news| news.is_empty()) => {
+            Standing::Ready { changed: false, guess }
+                if row.news.as_ref().is_some_and(|news| news.is_empty()) && self.lesson(id).is_none() =>
+            {
                 self.keep(id, guess);
             }
             Standing::Ready { changed: false, .. } if row.news.is_none() => {

@@ -39,13 +39,16 @@ impl Priming {
 
     fn record_report(&self, row: RowId, loaded: &Loaded) -> RecordReport {
         match (&loaded.fit, &self.tables[row].gate) {
-            (_, Gate::Closed(skip)) | (Fit::Refused(skip), _) => RecordReport::None(skip.clone()),
+            (_, Gate::Closed(skip)) => RecordReport::None(skip.clone()),
             (Fit::Exact, _) => RecordReport::Exact,
-            (Fit::Nearest | Fit::Undecided, _) => RecordReport::Nearest,
+            (Fit::Nearest | Fit::Undecided | Fit::Refused(_), _) => RecordReport::Nearest,
         }
     }
 
     fn actions_of(&self, row: RowId, loaded: &Loaded) -> Vec<ActionReport> {
+        if let (Fit::Refused(_), Gate::Closed(_)) = (&loaded.fit, &self.tables[row].gate) {
+            return Vec::new();
+        }
         let unusable = loaded.unusable.iter().map(|(base, reason)| ActionReport {
             base: *base,
             outcome: Outcome::Dropped,

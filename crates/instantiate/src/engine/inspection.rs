@@ -90,12 +90,17 @@ impl Priming {
         let Some(changes) = self.tables[row].adaptation.changes(action) else {
             return Ok(unsure("it has more inputs than any real action"));
         };
-        let compile = Arc::clone(match self.inspector.commands.entry(digest).or_insert_with(|| {
-            CompileCommand::parse(command.arguments()).map(Arc::new)
-        }) {
-            Some(compile) => compile,
-            None => return self.inspect_other(row, command, &changes),
-        });
+        let compile = Arc::clone(
+            match self
+                .inspector
+                .commands
+                .entry(digest)
+                .or_insert_with(|| CompileCommand::parse(command.arguments()).map(Arc::new))
+            {
+                Some(compile) => compile,
+                None => return self.inspect_other(row, command, &changes),
+            },
+        );
         let news = self.news(row)?;
         if compile.links()
             && let Some(path) = news.iter().find(|path| is_own_source(self, row, path))
@@ -131,7 +136,8 @@ impl Priming {
         let mut lacking = false;
         for change in changes {
             let (Some(before), Some(now)) = (file(&change.recorded), change.now.as_ref().and_then(file)) else {
-                same &= matches!((&change.recorded, &change.now), (Node::Directory { .. }, Some(Node::Directory { .. })));
+                same &=
+                    matches!((&change.recorded, &change.now), (Node::Directory { .. }, Some(Node::Directory { .. })));
                 continue;
             };
             match (self.directives(before), self.directives(now)) {
@@ -239,7 +245,8 @@ impl Priming {
             match trees.find(&self.workshop.forest, path) {
                 Ok(Some(node @ Node::File { .. })) => edits.push((path.clone(), Some(node))),
                 Ok(_) => {
-                    let reason = format!("{} is read now, and where it comes from is not known", String::from_utf8_lossy(path));
+                    let reason =
+                        format!("{} is read now, and where it comes from is not known", String::from_utf8_lossy(path));
                     return Ok(Inspected::Skip(Skip::new(SkipKind::InputSet, reason)));
                 }
                 Err(Some(directory)) => {

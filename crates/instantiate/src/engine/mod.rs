@@ -11,6 +11,7 @@ mod events;
 mod facts;
 mod finish;
 mod inspection;
+mod learning;
 mod order;
 mod outputs;
 mod runs;
@@ -23,8 +24,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use overlay::{Demand, TreeKind};
 use overlay::graph::{Element, Graph};
+use overlay::{Demand, TreeKind};
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -39,6 +40,7 @@ use crate::skip::Skip;
 use asking::Ask;
 use facts::TreeLookup;
 use inspection::Inspector;
+use learning::Learning;
 use runs::Runs;
 use submit::Submissions;
 use tables::{ActId, RowId, State, Tables};
@@ -231,6 +233,7 @@ struct Priming {
     workshop: Workshop,
     inspector: Inspector,
     asks: FxHashMap<ActId, Ask>,
+    learning: Learning,
     /// Every message and directory that adapting made.
     made: FxHashMap<Digest, Bytes>,
     /// The files among them.
@@ -272,6 +275,7 @@ impl Priming {
             workshop: Workshop::default(),
             inspector: Inspector::default(),
             asks: FxHashMap::default(),
+            learning: Learning::default(),
             made: FxHashMap::default(),
             made_files: FxHashSet::default(),
             runs: Runs::default(),
@@ -345,6 +349,7 @@ impl Priming {
             self.start_lookups();
             self.start_derivations();
             self.start_inspection();
+            self.start_learning();
             self.start_batch();
             self.start_checks();
             self.start_upload();
@@ -365,6 +370,8 @@ impl Priming {
             Done::Derived(made) => self.derived(made),
             Done::Inspected(read) => self.inspected(read),
             Done::Candidates(candidates) => self.take_candidates(candidates),
+            Done::Requested(requests) => self.take_requests(requests),
+            Done::Studied(studied) => self.studied(studied),
             Done::Listed(listed) => self.take_listing(listed),
             Done::Prepared(fetched) => self.prepared(fetched),
             Done::Bases(fetched) => self.read_bases(fetched),

@@ -15,18 +15,21 @@ const UNKNOWN: Duration = Duration::from_millis(1);
 const MAX_PASSES: usize = 64;
 
 /// Place in the queue for execution: elements in topological order, then the
-/// longest remaining chain first, then in recorded order.
+/// longest remaining chain first, then in recorded order. What is learned while
+/// its element is being built goes the other way: the build comes towards it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
     rank: usize,
     critical: Reverse<Duration>,
+    last_first: Reverse<usize>,
     act: ActId,
 }
 
 impl Place {
     pub(super) fn of(tables: &Tables, act: ActId) -> Self {
-        let Act { owner, critical, .. } = tables[act];
-        Self { rank: tables[owner].rank, critical: Reverse(critical), act }
+        let Act { owner, critical, learned, .. } = tables[act];
+        let (critical, last_first) = if learned { (Duration::ZERO, act.index()) } else { (critical, 0) };
+        Self { rank: tables[owner].rank, critical: Reverse(critical), last_first: Reverse(last_first), act }
     }
 }
 

@@ -151,7 +151,9 @@ impl Priming {
     fn allow(&self, run: &Run, upload_bytes: u64) -> Result<Spent, Skip> {
         let minimum = self.options.minimum_duration;
         let acts = || run.acts.iter().map(|id| &self.tables[*id]);
-        if run.askers.is_empty() && acts().all(|act| act.consumers.is_empty() && act.duration.is_some_and(|duration| duration < minimum)) {
+        if run.askers.is_empty()
+            && acts().all(|act| act.consumers.is_empty() && act.duration.is_some_and(|duration| duration < minimum))
+        {
             let reason = format!("it ran for less than {minimum:?} when it was recorded");
             return Err(Skip::new(SkipKind::TooCheap, reason));
         }
@@ -184,7 +186,9 @@ impl Priming {
                         Node::File { digest, .. } if self.made_files.contains(&digest) => Some(digest),
                         _ => None,
                     });
-                    new.extend(files.filter(|digest| !batch.contains(digest) && !self.submissions.stored.contains(digest)));
+                    new.extend(
+                        files.filter(|digest| !batch.contains(digest) && !self.submissions.stored.contains(digest)),
+                    );
                 }
             }
         }

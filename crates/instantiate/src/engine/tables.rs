@@ -127,6 +127,12 @@ pub(super) struct Act {
     pub(super) critical: Duration,
     pub(super) state: State,
     pub(super) guess: bool,
+    /// The build has asked for it, or for what is in its place now.
+    pub(super) asked: bool,
+    /// It compiles; known once there is something to learn.
+    pub(super) compiles: bool,
+    /// It is predicted from what the build has shown.
+    pub(super) learned: bool,
     /// What it waits for that is no input of its record.
     pub(super) waits: Option<String>,
     /// What its consumers were told.
@@ -287,6 +293,9 @@ impl Tables {
                         critical: Duration::ZERO,
                         state: State::Waiting,
                         guess: false,
+                        asked: false,
+                        compiles: false,
+                        learned: false,
                         waits: None,
                         told: Told::Nothing,
                         run: None,

@@ -17,6 +17,7 @@ use super::asking::{Candidates, Listed};
 use super::derivations::Made;
 use super::facts::Found;
 use super::inspection::Read;
+use super::learning::{Requests, Studied};
 use super::outputs::Outputs;
 use crate::skip::{Skip, SkipKind};
 
@@ -31,6 +32,10 @@ pub(super) enum Done {
     Derived(Vec<Made>),
     /// What inspections lacked was read.
     Inspected(Read),
+    /// What the build asked for was read.
+    Requested(Requests),
+    /// It was held against what was recorded.
+    Studied(Vec<Studied>),
     /// Everything that a command could read was put together.
     Candidates(Candidates),
     /// The compiler has said what it reads.

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use overlay::{AdaptError, Adapted, Forest, LevelId, Missing, RewriteError, Standing, Substitution};
+use overlay::{AdaptError, Adapted, CommandChange, Forest, LevelId, Missing, RewriteError, Standing, Substitution};
 use reapi_proto::Digest;
-use reapi_proto::raw::{Action, Command, Directory};
+use reapi_proto::raw::{Action, ActionEdit, Command, Directory, RawError};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Priming;
@@ -113,6 +113,12 @@ impl Workshop {
                 self.absent.insert(digest, skip);
             }
         }
+    }
+
+    /// A recorded action with its Command.
+    pub(super) fn know(&mut self, base: Digest, action: Action, command: Command) {
+        self.commands.insert(action.command_digest(), Ok(command));
+        self.bases.insert(base, Ok(action));
     }
 
     /// Whether a directory was asked for in vain.
@@ -300,6 +306,17 @@ impl Priming {
         };
         let root = self.input_root(id, &base, &edits)?;
         let adapted = self.tables[row].adaptation.adapt_to(action, &base, Some(&command), root);
+        let adapted = match (adapted, self.lesson(id)) {
+            (Ok(adapted), Some(lesson)) => match with_lesson(adapted, &command, &lesson) {
+                Ok(Some(adapted)) => Ok(adapted),
+                Ok(None) => {
+                    let reason = "what has changed about its element's commands does not fit its own";
+                    return Err(Setback::GiveUp(Skip::new(SkipKind::Commands, reason)));
+                }
+                Err(error) => Err(AdaptError::Message(error)),
+            },
+            (adapted, _) => adapted,
+        };
         match adapted {
             Ok(adapted) => self.adapted(id, adapted, guess),
             Err(error @ AdaptError::Mismatch(_)) => {
@@ -383,6 +400,20 @@ impl Priming {
         self.subscribe(id, digest, Some(recipe));
         Ok(())
     }
+}
+
+/// The action with what has changed about its element's commands.
+fn with_lesson(adapted: Adapted, command: &Command, lesson: &CommandChange) -> Result<Option<Adapted>, RawError> {
+    let command = match &adapted.command {
+        Some((_, bytes)) => Command::parse(bytes.clone())?,
+        None => command.clone(),
+    };
+    let Some(bytes) = lesson.apply(&command)? else { return Ok(None) };
+    let function = adapted.digest.function();
+    let digest = function.digest(&bytes);
+    let edit = ActionEdit { command_digest: Some(digest), input_root_digest: None, platform: Vec::new() };
+    let action = Action::parse(adapted.action.clone())?.splice(&edit)?;
+    Ok(Some(Adapted { digest: function.digest(&action), action, command: Some((digest, bytes)), ..adapted }))
 }
 
 /// Why an action was not adapted for now.

@@ -18,7 +18,7 @@ use crate::skip::{Skip, SkipKind};
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) record: Arc<Record>,
-    /// Never refused.
+    /// Refused only where the commands may have changed: what the build asks for can show how.
     pub(crate) fit: Fit,
     /// Actions of a message in the reference layout whose trees are gone.
     pub(crate) unusable: Vec<(Digest, String)>,
@@ -61,7 +61,8 @@ enum Chosen {
     Reference(ReferenceRecord, Fit),
 }
 
-/// The first candidate that can be read and fits; else why the first one does not.
+/// The first candidate that can be read and fits; else the first one from which
+/// something can be learned while the build goes on, or why the first one does not fit.
 fn choose(
     element: &Element,
     candidates: &[Candidate],
@@ -69,12 +70,18 @@ fn choose(
     lookup: Lookup,
     function: DigestFunction,
 ) -> Result<Chosen, Skip> {
-    let mut refusal = None;
+    let (mut refusal, mut learnable) = (None, None);
     for Candidate { message, weak_key } in candidates {
         match open(element, message, weak_key.as_deref(), messages, lookup, function) {
+            Ok(Chosen::Ready(loaded)) if matches!(loaded.fit, Fit::Refused(_)) => {
+                learnable = learnable.or(Some(loaded));
+            }
             Ok(chosen) => return Ok(chosen),
             Err(skip) => refusal = refusal.or(Some(skip)),
         }
+    }
+    if let Some(loaded) = learnable {
+        return Ok(Chosen::Ready(loaded));
     }
     Err(refusal.unwrap_or_else(|| Skip::new(SkipKind::NoRecord, "nothing is recorded for the element")))
 }
@@ -98,7 +105,7 @@ fn open(
     };
     let malformed = |reason: String| Skip::new(SkipKind::Malformed, format!("the record cannot be used: {reason}"));
     let judge = |recorded: Option<&str>, sources| match Fit::judge(lookup, element, weak_key.or(recorded), sources) {
-        Fit::Refused(skip) => Err(skip),
+        Fit::Refused(skip) if lookup == Lookup::Weak || sources.is_none() => Err(skip),
         fit => Ok(fit),
     };
     match decode(bytes).map_err(|e| malformed(e.to_string()))? {

@@ -7,6 +7,7 @@
 
 pub mod jitter;
 pub mod lying;
+pub mod preprocessor;
 pub mod toy;
 
 use std::collections::BTreeMap;

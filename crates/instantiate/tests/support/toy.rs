@@ -165,7 +165,7 @@ impl std::fmt::Display for Toy {
 
 /// The toy's compiler, archiver and linker: the output is the output's name
 /// and every input's contents in the order of their paths, without lines that
-/// start with `//`. A line `#error` fails it.
+/// start with `//`. A line `#error` fails it. With `-M` it lists what it reads instead.
 pub fn execute(store: &InMemory, action: &Digest) -> Result<ActionResult> {
     let absent =
         |digest: &Digest| Error::new(ErrorKind::MissingInputs, "Execute", "inputs are missing").with_digest(*digest);
@@ -181,6 +181,9 @@ pub fn execute(store: &InMemory, action: &Digest) -> Result<ActionResult> {
         return Err(Error::new(ErrorKind::MissingInputs, "Execute", "inputs are missing").with_digests(missing));
     }
     let output = &command.output_paths[0];
+    if command.arguments.iter().any(|argument| argument == "-M") {
+        return Ok(list(store, root, &command));
+    }
     let platform = parsed.platform.unwrap_or_default();
     let mut text = format!("{output} in {}:", platform.properties[0].value);
     for content in inputs {
@@ -197,6 +200,31 @@ pub fn execute(store: &InMemory, action: &Digest) -> Result<ActionResult> {
     Ok(ActionResult { output_files: vec![file], ..ActionResult::default() })
 }
 
+fn list(store: &InMemory, root: Digest, command: &v2::Command) -> ActionResult {
+    let mut files = BTreeMap::new();
+    name_files(store, root, "", &mut files);
+    let Some(read) = super::preprocessor::reads(&files, &command.arguments, &command.working_directory) else {
+        return ActionResult { exit_code: 1, ..ActionResult::default() };
+    };
+    let text = read.iter().fold("x.o:".to_owned(), |text, path| format!("{text} /{path}"));
+    let digest = store.put(text + "\n");
+    let path = command.output_paths[0].clone();
+    let file = OutputFile { path, digest: Some(digest.into()), ..OutputFile::default() };
+    ActionResult { output_files: vec![file], ..ActionResult::default() }
+}
+
+fn name_files(store: &InMemory, root: Digest, at: &str, files: &mut BTreeMap<String, String>) {
+    let directory: v2::Directory = message(store, &root);
+    for file in &directory.files {
+        let bytes = store.peek(&Digest::try_from(&file.digest).unwrap()).unwrap();
+        files.insert(super::preprocessor::join(at, &file.name), String::from_utf8_lossy(&bytes).into_owned());
+    }
+    for child in &directory.directories {
+        let below = super::preprocessor::join(at, &child.name);
+        name_files(store, Digest::try_from(&child.digest).unwrap(), &below, files);
+    }
+}
+
 fn collect(store: &InMemory, root: Digest, inputs: &mut Vec<String>, missing: &mut Vec<Digest>) {
     if store.peek(&root).is_none() {
         missing.push(root);
@@ -206,7 +234,7 @@ fn collect(store: &InMemory, root: Digest, inputs: &mut Vec<String>, missing: &m
     for file in &directory.files {
         let digest = Digest::try_from(&file.digest).unwrap();
         match store.peek(&digest) {
-            Some(bytes) => inputs.push(String::from_utf8(bytes.to_vec()).unwrap()),
+            Some(bytes) => inputs.push(String::from_utf8_lossy(&bytes).into_owned()),
             None => missing.push(digest),
         }
     }

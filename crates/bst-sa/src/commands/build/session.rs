@@ -143,7 +143,11 @@ impl Session {
         match sighting {
             Sighting::Daemon(path) => self.prime_through(path),
             Sighting::DaemonLog(path) => self.logs.push(path.clone()),
-            Sighting::Sources(_) | Sighting::Started(_) | Sighting::Running(_) | Sighting::Artifact(_) => {}
+            Sighting::Sources(_)
+            | Sighting::Started(_)
+            | Sighting::Running(_)
+            | Sighting::Artifact(_)
+            | Sighting::Requested(_) => {}
         }
         for news in self.live.take(sighting) {
             match news {
