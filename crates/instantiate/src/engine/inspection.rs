@@ -116,7 +116,8 @@ impl Priming {
 
     /// A link or some other step: it takes what its command names.
     fn inspect_other(&mut self, row: RowId, command: &Command, changes: &[Changed]) -> Result<Inspected, Lacking> {
-        if let Some(gone) = changes.iter().find(|change| change.now.is_none()) {
+        // What the command does not name was found in a directory, and will not be found there any more.
+        if let Some(gone) = changes.iter().find(|change| change.now.is_none() && names(command, &change.path)) {
             let reason = format!("{} is gone", String::from_utf8_lossy(&gone.path));
             return Ok(Inspected::Skip(Skip::new(SkipKind::WouldFail, reason)));
         }
@@ -599,6 +600,18 @@ fn is_own_source(priming: &Priming, row: RowId, path: &[u8]) -> bool {
     let record = priming.tables[row].adaptation.record();
     let own = record.own_root.map(|root| record.paths.bytes(root)).unwrap_or_default();
     path.starts_with(&own) && ENDINGS.iter().any(|ending| path.ends_with(ending))
+}
+
+/// Whether a command says that it takes a file: by its name, or a library by `-l`.
+fn names(command: &Command, path: &[u8]) -> bool {
+    let file = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let library = file.strip_prefix(b"lib").and_then(|rest| {
+        let end = [&b".so"[..], b".a"].iter().filter_map(|ending| memchr::memmem::find(rest, ending)).min()?;
+        Some([b"-l", &rest[..end]].concat())
+    });
+    command.arguments().any(|argument| {
+        argument.rsplit(|byte| *byte == b'/').next() == Some(file) || library.as_deref() == Some(argument)
+    })
 }
 
 fn new_source(path: &[u8]) -> Skip {
