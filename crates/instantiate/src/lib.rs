@@ -40,6 +40,7 @@
 //!     base: function.digest(b"an Action message"),
 //!     root: None,
 //!     properties: Vec::new(),
+//!     conditions: Vec::new(),
 //!     duration: None,
 //!     output_bytes: None,
 //! });

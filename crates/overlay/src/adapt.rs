@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::forest::{Forest, Missing};
 use crate::model::{ActionId, Below, DerivationId, InputId, Level, LevelId, Making, Origin, OriginId, Record};
+use crate::path::PathId;
 use crate::rewrite::{Change, EditTree, RewriteError, Rewriter};
 
 /// What an origin holds now.
@@ -22,6 +23,13 @@ pub enum Now {
     AsRecorded,
     /// This.
     Is(Node),
+    /// A symlink, and in the same tree this file behind it. Clients that take what is behind links see the file.
+    Linked {
+        /// The symlink.
+        link: Node,
+        /// The file.
+        file: Node,
+    },
     /// Nothing: the path is not there any more.
     Gone,
     /// It will not become known.
@@ -616,8 +624,8 @@ impl Adaptation {
                 Now::Lost => continue,
                 Now::Unknown => lost = false,
                 Now::AsRecorded => return InputState::Same { guess },
-                Now::Is(node) => {
-                    let mut node = node.clone();
+                Now::Is(_) | Now::Linked { .. } => {
+                    let Some(mut node) = self.node_of(&self.origins[origin.index()], &input.recorded) else { continue };
                     if let (Node::File { executable, .. }, Node::File { executable: recorded, .. }) =
                         (&mut node, &input.recorded)
                         && (guess || self.record.by_digest)
@@ -639,6 +647,19 @@ impl Adaptation {
             // hardly ever anew: the old target is the best guess.
             Node::Symlink { .. } => InputState::Same { guess: true },
             _ => InputState::Unknown,
+        }
+    }
+
+    /// What an input of this kind is, of what its origin holds.
+    fn node_of(&self, now: &Now, recorded: &Node) -> Option<Node> {
+        match (now, recorded) {
+            (Now::Is(node), _) => Some(node.clone()),
+            // Clients whose trees have no place for the element's own files flatten links as well.
+            (Now::Linked { file, .. }, Node::File { .. }) if self.record.own_root == Some(PathId::ROOT) => {
+                Some(file.clone())
+            }
+            (Now::Linked { link, .. }, _) => Some(link.clone()),
+            _ => None,
         }
     }
 

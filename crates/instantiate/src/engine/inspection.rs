@@ -116,8 +116,13 @@ impl Priming {
 
     /// A link or some other step: it takes what its command names.
     fn inspect_other(&mut self, row: RowId, command: &Command, changes: &[Changed]) -> Result<Inspected, Lacking> {
+        let retargeted = self.retargeted(row, changes)?;
+        let replaced = |path: &Bytes| retargeted.iter().any(|(old, node)| old == path && node.is_none());
         // What the command does not name was found in a directory, and will not be found there any more.
-        if let Some(gone) = changes.iter().find(|change| change.now.is_none() && names(command, &change.path)) {
+        if let Some(gone) = changes
+            .iter()
+            .find(|change| change.now.is_none() && names(command, &change.path) && !replaced(&change.path))
+        {
             let reason = format!("{} is gone", String::from_utf8_lossy(&gone.path));
             return Ok(Inspected::Skip(Skip::new(SkipKind::WouldFail, reason)));
         }
@@ -128,7 +133,36 @@ impl Priming {
                 return Ok(Inspected::Skip(new_source(path)));
             }
         }
-        Ok(Inspected::Known(Edits::new()))
+        Ok(Inspected::Known(retargeted))
+    }
+
+    /// Where a symlink among the inputs leads to another file now, and the file
+    /// that it led to is gone: the new file takes the old one's place.
+    fn retargeted(&mut self, row: RowId, changes: &[Changed]) -> Result<Edits, Lacking> {
+        let mut edits = Edits::new();
+        for change in changes {
+            let (Node::Symlink { target: then }, Some(Node::Symlink { target: now })) = (&change.recorded, &change.now)
+            else {
+                continue;
+            };
+            let parent = change.path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |end| &change.path[..end]);
+            let (Some(then), Some(now)) = (overlay::join(parent, then), overlay::join(parent, now)) else { continue };
+            if !changes.iter().any(|change| change.path == then && change.now.is_none()) {
+                continue;
+            }
+            match self.trees(row).find(&self.workshop.forest, &now) {
+                Ok(Some(node @ Node::File { .. })) => {
+                    edits.push((then.into(), None));
+                    edits.push((now.into(), Some(node)));
+                }
+                Err(Some(directory)) => {
+                    self.inspector.directories.insert(directory);
+                    return Err(Lacking);
+                }
+                Ok(_) | Err(None) => {}
+            }
+        }
+        Ok(edits)
     }
 
     /// Whether the texts that changed include what they included.
@@ -182,7 +216,14 @@ impl Priming {
         let recorded = self.listed(root)?;
         let contents: Vec<(Bytes, Digest)> =
             recorded.iter().filter_map(|(path, node)| Some((path.clone(), file(node)?))).collect();
-        let standard = standard_directories(&contents, compile);
+        let compilers = match self.trees(row).compilers(&self.workshop.forest) {
+            Ok(compilers) => compilers,
+            Err(directory) => {
+                self.inspector.directories.insert(directory);
+                return Err(Lacking);
+            }
+        };
+        let standard = standard_directories(&contents, compile, &compilers);
         let changed: FxHashMap<&[u8], Option<&Node>> =
             changes.iter().map(|change| (&change.path[..], change.now.as_ref())).collect();
         let here: FxHashMap<&[u8], &Node> = recorded.iter().map(|(path, node)| (&path[..], node)).collect();
@@ -390,11 +431,16 @@ impl Priming {
             let then = recorded.and_then(|element| record.element(element).artifact);
             Staged { now: self.tables[*owner].artifact, then }
         };
-        Trees {
-            own_root: record.own_root.map(|root| record.paths.bytes(root)),
-            sources: self.tables[row.owner].sources,
-            staged: row.staged.iter().map(staged).collect(),
+        let own_root = record.own_root.map(|root| record.paths.bytes(root));
+        let staged: Vec<Staged> = row.staged.iter().map(staged).collect();
+        let mut staged_at_root = Vec::new();
+        if own_root.as_ref().is_some_and(Vec::is_empty) {
+            let roots = staged.iter().filter_map(|staged| self.workshop.forest.get(&staged.now.or(staged.then)?));
+            staged_at_root
+                .extend(roots.flat_map(|root| root.entries().map(|entry| Bytes::copy_from_slice(entry.name))));
+            staged_at_root.push(Bytes::from_static(b"usr"));
         }
+        Trees { own_root, sources: self.tables[row.owner].sources, staged, staged_at_root }
     }
 
     /// Starts to read what inspections lack, all in one go.
@@ -464,6 +510,8 @@ pub(super) struct Trees {
     sources: Option<Digest>,
     /// In staging order.
     staged: Vec<Staged>,
+    /// What artifacts have at the root, where that is where own files are, too.
+    staged_at_root: Vec<Bytes>,
 }
 
 impl Trees {
@@ -490,11 +538,33 @@ impl Trees {
         if unknown { Err(None) } else { Ok(None) }
     }
 
+    /// The targets and versions of the compilers that are staged as gcc is: in
+    /// `usr/lib/gcc/TARGET/VERSION`. `Err`: this directory must be read first.
+    fn compilers(&self, forest: &Forest) -> Result<Vec<(String, String)>, Digest> {
+        let mut found = BTreeSet::new();
+        for root in self.staged.iter().filter_map(|staged| staged.now.or(staged.then)) {
+            let below = |root: &Digest, path: &[u8]| match forest.find(root, path) {
+                Ok(Some(Node::Directory { digest })) => Ok(Some(digest)),
+                Ok(_) => Ok(None),
+                Err(missing) => Err(missing.0),
+            };
+            let Some(gcc) = below(&root, b"usr/lib/gcc")? else { continue };
+            for (target, versions) in forest.get(&gcc).ok_or(gcc)?.directories() {
+                for (version, _) in forest.get(&versions).ok_or(versions)?.directories() {
+                    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+                    found.insert((text(target), text(version)));
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
     /// The path below the element's root.
     pub(super) fn own<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
         let own = self.own_root.as_deref()?;
         if own.is_empty() {
-            return (!path.starts_with(b"usr/") && !path.starts_with(b"lib")).then_some(path);
+            let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+            return (!self.staged_at_root.iter().any(|name| name == top)).then_some(path);
         }
         path.strip_prefix(own)?.strip_prefix(b"/")
     }
@@ -558,8 +628,15 @@ impl World<Digest> for View<'_> {
 }
 
 /// Where compilers look by themselves, told by what was read from there.
-fn standard_directories(recorded: &[(Bytes, Digest)], compile: &CompileCommand) -> Vec<Bytes> {
-    let mut compiler: Option<(String, String)> = None;
+fn standard_directories(
+    recorded: &[(Bytes, Digest)],
+    compile: &CompileCommand,
+    compilers: &[(String, String)],
+) -> Vec<Bytes> {
+    let mut compiler: Option<(String, String)> = match compilers {
+        [only] => Some(only.clone()),
+        _ => None,
+    };
     let mut triplet = None;
     for (path, _) in recorded {
         let Ok(path) = std::str::from_utf8(path) else { continue };

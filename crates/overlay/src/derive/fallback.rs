@@ -63,7 +63,15 @@ impl Deriver {
         self.record.compacted()
     }
 
+    /// Whether a path belongs to the element. Where its files lie at the root
+    /// of the tree, that is everything but what dependencies stage beside them.
     pub(super) fn is_own(&self, mut path: PathId) -> bool {
+        if self.own_root == PathId::ROOT {
+            let top = self.record.paths.segments(path).first().copied();
+            let staged = self.staged.get(&PathId::ROOT);
+            return !top
+                .is_some_and(|top| staged.is_some_and(|staged| staged.contains_key(self.record.paths.name(top))));
+        }
         loop {
             if path == self.own_root {
                 return true;

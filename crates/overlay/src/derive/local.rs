@@ -63,7 +63,8 @@ impl Deriver {
     /// Gives every local file an origin, and every action the condition that
     /// the element's build scripts are as they were.
     pub(super) fn explain_local_files(&mut self, forest: &Forest, contents: &Contents) {
-        if self.mode < Mode::SourceArtifact {
+        // What actions make is not known below this mode, and looks as if it were made locally.
+        if self.mode < Mode::IntraElement {
             return;
         }
         let unread = self.unread_sources(forest);

@@ -8,6 +8,7 @@ use reapi_proto::raw::{Directory, Node};
 
 use super::{DeriveError, Deriver, StagedDirectory, Unmatched};
 use crate::forest::{Forest, MAX_DEPTH, Missing};
+use crate::lookup::{MAX_HOPS, follow_link};
 use crate::model::{Below, ElementId, InputId, LevelId, Origin, OriginId};
 use crate::path::{PathId, index};
 
@@ -63,7 +64,7 @@ impl Deriver {
                 entries.extend(below.map(|below| (name, below)));
                 continue;
             }
-            let origins = self.origins_at(here, entry.name, &entry.node, own, candidates);
+            let origins = self.origins_at(forest, here, entry.name, &entry.node, own, candidates);
             if origins.is_empty() {
                 unmatched.push((name, here, entry.node));
             } else {
@@ -143,6 +144,7 @@ impl Deriver {
 
     fn origins_at(
         &mut self,
+        forest: &Forest,
         here: PathId,
         name: &[u8],
         node: &Node,
@@ -166,8 +168,29 @@ impl Deriver {
         if let Some((dep, _)) = candidates.iter().rev().find(|(_, staged)| staged == node) {
             ids.push(self.origin_id(Origin::Artifact { element: self.dependencies[*dep].element, path: here }));
             ids.extend(self.origins_behind(*dep, here));
+        } else if self.own_root == PathId::ROOT
+            && let Some((dep, Node::Symlink { target })) = candidates.last()
+            && let Some(root) = self.dependencies[*dep].artifact
+            && self.file_behind(forest, root, here, target).as_ref() == Some(node)
+        {
+            // The client took what is behind the link.
+            let element = self.dependencies[*dep].element;
+            ids.push(self.origin_id(Origin::Artifact { element, path: here }));
         }
         ids
+    }
+
+    /// The file that a symlink leads to in the same tree, as far as that is at hand.
+    fn file_behind(&self, forest: &Forest, root: Digest, link: PathId, target: &[u8]) -> Option<Node> {
+        let mut path = follow_link(&self.record.paths.bytes(link), target)?;
+        for _ in 0..MAX_HOPS {
+            match forest.find(&root, &path).ok()?? {
+                Node::Symlink { target } => path = follow_link(&path, &target)?,
+                file @ Node::File { .. } => return Some(file),
+                Node::Directory { .. } => return None,
+            }
+        }
+        None
     }
 
     /// What a dependency's own record says of a file of its artifact.

@@ -113,7 +113,7 @@ async fn without_an_action_cache_outputs_are_unknown_and_all_else_is_recorded() 
     let app = report(&all, "app.bst");
     assert_eq!((app.actions, app.skipped.len()), (3, 0));
     let record = p.toys.record(app);
-    assert_eq!(origins(&record, &p.app_link, &format!("{APP}/main.o")), [""; 0]);
+    assert_eq!(origins(&record, &p.app_link, &format!("{APP}/main.o")), [LOCAL]);
     assert_eq!(origins(&record, &p.app_main, &format!("{APP}/main.c")), ["source main.c of app.bst"]);
 }
 

@@ -19,11 +19,11 @@ async fn own_files_are_from_the_sources_at_their_own_path() {
 }
 
 #[tokio::test]
-async fn a_local_file_at_a_path_of_the_sources_with_other_content_is_nobodys() {
+async fn a_local_file_at_a_path_of_the_sources_with_other_content_is_not_from_there() {
     let p = Project::new().await;
     let all = p.generate(Mode::Full, &["app.bst"]).await;
     let record = p.toys.record(report(&all, "app.bst"));
-    assert_eq!(origins(&record, &p.app_main, &format!("{APP}/config.h")), [""; 0]);
+    assert_eq!(origins(&record, &p.app_main, &format!("{APP}/config.h")), [LOCAL]);
 }
 
 #[tokio::test]

@@ -182,6 +182,9 @@ pub(crate) fn origins(record: &Record, action: &Digest, path: &str) -> Vec<Strin
 }
 
 /// An ACTION origin in words.
+/// The origin of what neither sources nor actions explain.
+pub(crate) const LOCAL: &str = "what the element's build makes without an action";
+
 pub(crate) fn output(path: &str, action: &Digest, element: &str) -> String {
     format!("output {path} of action {} of {element}", &action.to_hex()[..12])
 }
