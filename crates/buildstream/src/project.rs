@@ -214,6 +214,8 @@ pub struct ElementState {
     pub digest_environments: BTreeMap<String, Vec<String>>,
     /// The key that changes of its dependencies do not change.
     pub weak_key: Option<CacheKey>,
+    /// A key of everything that its weak key covers but sources and names of dependencies: commands, environment, sandbox.
+    pub configuration: Option<String>,
     /// The key that covers everything. In a project that is not strict, that
     /// of the artifact that will do; unknown for an element to be built.
     pub strong_key: Option<CacheKey>,
@@ -294,6 +296,7 @@ impl Introspection {
             artifact: state.files.filter(|_| state.cache == CacheState::Cached),
             build_deps: Some(names(dependencies)),
             staged: Some(names(staging::staged(&rows, row))),
+            configuration: state.configuration.clone(),
             platforms: Some(state.digest_environments.values().map(platform).collect()),
             subactions: None,
             speculative_actions: None,
@@ -361,6 +364,7 @@ pub(crate) mod tests {
                 build_deps: deps.iter().map(|name| (*name).to_owned()).collect(),
                 runtime_deps: Vec::new(),
                 digest_environments: BTreeMap::new(),
+                configuration: None,
                 weak_key: Some(weak.clone()),
                 strong_key: None,
                 weak_artifact: Some(crate::refs::tests::element(name).artifact(weak.clone())),

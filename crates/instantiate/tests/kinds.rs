@@ -28,6 +28,8 @@ const ROOT: &str = "buildstream/proj/app.bst";
 /// `version.h` from `version.txt`.
 #[derive(Clone)]
 struct Project {
+    /// What the platform is made of, in staging order.
+    platform: &'static [&'static str],
     base: Files,
     extra: Files,
     dep: Files,
@@ -39,6 +41,7 @@ struct Project {
 impl Default for Project {
     fn default() -> Self {
         Self {
+            platform: &["base.bst", "extra.bst"],
             base: files(&[("usr/bin/cc", "compiler 1\n"), ("usr/include/std.h", "std\n")]),
             extra: files(&[("usr/share/release", "1\n")]),
             dep: files(&[
@@ -104,7 +107,8 @@ impl Project {
             ("dep.bst", world.files(&self.dep)),
             ("app.bst", world.files(&self.own)),
         ]);
-        let merged = Merge::new(SHA, [trees["base.bst"], trees["extra.bst"]]).finish(&world.forest).unwrap();
+        let parts = self.platform.iter().map(|name| trees[name]);
+        let merged = Merge::new(SHA, parts).finish(&world.forest).unwrap();
         for (_, bytes) in &merged.directories {
             world.store.put(bytes.clone());
         }
@@ -112,8 +116,7 @@ impl Project {
     }
 
     async fn build(&self, world: &mut World) -> Built {
-        let (trees, _) = self.trees(world);
-        let platform = Merge::new(SHA, [trees["base.bst"], trees["extra.bst"]]).finish(&world.forest).unwrap().root;
+        let (trees, platform) = self.trees(world);
         let mut visible: BTreeMap<String, String> = BTreeMap::new();
         for staged in [&self.base, &self.extra, &self.dep] {
             visible.extend(staged.clone());
@@ -214,7 +217,7 @@ impl Scene {
     async fn new(old: &Project, new: &Project) -> Self {
         let mut world = World::default();
         let built = old.build(&mut world).await;
-        let record = record(&world, &built, old.key);
+        let record = record(&world, &built, old);
         let mut elsewhere = World::default();
         let rebuilt = new.build(&mut elsewhere).await;
         // The platform of the rebuild is nowhere until the build makes it.
@@ -231,7 +234,8 @@ impl Scene {
         let app = Element {
             weak_key: Some(new.key.to_owned()),
             build_deps: Some(staged.clone()),
-            platforms: Some(vec![staged[..2].to_vec()]),
+            configuration: Some(new.flags.join(" ")),
+            platforms: Some(vec![new.platform.iter().map(|name| (*name).to_owned()).collect()]),
             staged: Some(staged),
             speculative_actions: Some(world.store.put(layout::encode(&record))),
             ..element("app.bst", false)
@@ -289,21 +293,22 @@ fn copy_actions(from: &World, to: &World, actions: &[(String, Digest)]) {
     }
 }
 
-fn record(world: &World, built: &Built, key: &str) -> overlay::Record {
+fn record(world: &World, built: &Built, project: &Project) -> overlay::Record {
     let dependency = |name: &str| Dependency {
         name: name.to_owned(),
         sources: Some(built.trees[name]),
         artifact: Some(built.trees[name]),
         record: None,
     };
-    let of = ["base.bst", "extra.bst"].map(|name| (name.to_owned(), built.trees[name]));
+    let of = project.platform.iter().map(|name| ((*name).to_owned(), built.trees[name])).collect();
     let observing = Observing {
         name: "app.bst".to_owned(),
-        weak_key: Some(key.to_owned()),
+        weak_key: Some(project.key.to_owned()),
+        configuration: Some(project.flags.join(" ")),
         sources: Some(built.trees["app.bst"]),
         artifact: None,
         own_root: ROOT.into(),
-        platforms: vec![Platform { root: built.platform, of: of.to_vec() }],
+        platforms: vec![Platform { root: built.platform, of }],
     };
     let dependencies = ["base.bst", "extra.bst", "dep.bst"].map(dependency).to_vec();
     let mut deriver = Deriver::new(Mode::Full, SHA, observing, dependencies);
@@ -353,6 +358,10 @@ async fn the_platform_changes() {
     check("the compiler", change, &[], 0).await;
     let change = |p: Project| p.edit(|p| &mut p.base, "usr/include/std.h", "std 2\n");
     check("a header of the platform", change, &[], 0).await;
+    let of = |platform, p| Project { platform, key: "other", ..p };
+    check("the platform's order", |p| of(&["extra.bst", "base.bst"], p), &[], 0).await;
+    check("a part more", |p| of(&["base.bst", "extra.bst", "dep.bst"], p), &[], 0).await;
+    check("a part less", |p| of(&["base.bst"], p), &[], 0).await;
 }
 
 #[tokio::test]

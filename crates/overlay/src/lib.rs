@@ -72,6 +72,7 @@ mod lookup;
 mod merge;
 mod model;
 mod path;
+mod platform;
 pub mod rewrite;
 mod substitution;
 

@@ -240,6 +240,8 @@ pub struct Record {
     pub digest_function: DigestFunction,
     /// The element's weak key when it was recorded.
     pub weak_key: Option<String>,
+    /// A key of what it was built by, apart from sources and dependencies.
+    pub configuration: Option<String>,
     /// Origins were found by digest alone, as the reference layout has them:
     /// they say nothing of executable bits, which stay as recorded.
     pub by_digest: bool,
@@ -271,6 +273,7 @@ impl Record {
         Self {
             digest_function,
             weak_key: None,
+            configuration: None,
             by_digest: false,
             own_root: None,
             elements: vec![element],

@@ -96,6 +96,7 @@ impl Fixture {
         let app = Observing {
             name: "app.bst".into(),
             weak_key: None,
+            configuration: None,
             sources: None,
             artifact: None,
             own_root: Bytes::from_static(b"w"),
@@ -195,6 +196,7 @@ fn an_artifact_explains_its_own_files_for_those_who_use_it() {
     let element = Observing {
         name: "dep.bst".into(),
         weak_key: None,
+        configuration: None,
         sources: Some(store(&mut forest, &sources(b"1"))),
         artifact: Some(store(&mut forest, &artifact(b"1", "libdep.so.1", b"g"))),
         own_root: Bytes::from_static(b"w"),

@@ -61,6 +61,7 @@ impl Run<'_> {
         let observing = Observing {
             name: element.name.clone(),
             weak_key: element.weak_key.clone(),
+            configuration: element.configuration.clone(),
             sources: element.sources,
             artifact: element.artifact,
             own_root: own_root.clone(),

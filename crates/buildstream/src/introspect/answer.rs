@@ -93,6 +93,7 @@ struct WrittenElement {
     digest_environments: BTreeMap<String, Vec<String>>,
     weak_key: Option<String>,
     strong_key: Option<String>,
+    configuration: Option<String>,
     ref_name: Option<String>,
     state: Option<WrittenState>,
     files: Option<String>,
@@ -215,6 +216,7 @@ impl WrittenElement {
             build_deps: self.build_deps,
             runtime_deps: self.runtime_deps,
             digest_environments: self.digest_environments,
+            configuration: self.configuration,
         })
     }
 }

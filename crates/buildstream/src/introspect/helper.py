@@ -177,6 +177,7 @@ def element_state(element, stage):
     }
     if state["weak_key"] is None:
         return state
+    state["configuration"] = configuration_key(element)
     state["ref_name"] = element.get_artifact_name(state["weak_key"])
     artifact = element._get_artifact()
     state["state"] = "absent"
@@ -193,6 +194,14 @@ def element_state(element, stage):
     if sources.cached():
         state["sources"] = digest(sources._proto.files)
     return state
+
+
+def configuration_key(element):
+    # What the weak key covers, apart from the sources and the names of dependencies.
+    from buildstream import _cachekey
+
+    parts = getattr(element, "_Element__cache_key_dict", None)
+    return _cachekey.generate_key({k: v for k, v in parts.items() if k != "sources"}) if parts else None
 
 
 def digest_environments(element):

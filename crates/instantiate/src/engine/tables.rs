@@ -225,7 +225,11 @@ impl Tables {
     }
 
     fn add_record(&mut self, graph: &Graph, name: &str, loaded: &Loaded) {
-        let record = &loaded.record;
+        let said = graph.get(name).is_some_and(|element| element.platforms.is_some());
+        let platforms = if said { graph.platforms(name) } else { Vec::new() };
+        let platforms: Vec<Vec<&str>> =
+            platforms.iter().map(|platform| platform.iter().map(|element| element.name.as_str()).collect()).collect();
+        let record = &loaded.record.with_platforms(&platforms).map_or_else(|| Arc::clone(&loaded.record), Arc::new);
         let row = RowId(self.rows.len());
         let mut elements = Vec::with_capacity(record.elements.len());
         for element in record.element_ids() {

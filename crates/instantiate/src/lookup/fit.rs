@@ -26,6 +26,7 @@ impl Fit {
         element: &Element,
         weak_key: Option<&str>,
         recorded_sources: Option<Digest>,
+        recorded_configuration: Option<&str>,
     ) -> Self {
         let refused = |reason: &str| Self::Refused(Skip::new(SkipKind::OtherKey, reason));
         match (weak_key, element.weak_key.as_deref()) {
@@ -34,6 +35,12 @@ impl Fit {
         }
         if lookup == Lookup::Weak {
             return refused("the record was made under another weak key");
+        }
+        match (recorded_configuration, element.configuration.as_deref()) {
+            // Other sources, or other names of dependencies.
+            (Some(recorded), Some(current)) if recorded == current => return Self::Nearest,
+            (Some(_), Some(_)) => return refused("its commands or environment are not those of the record"),
+            _ => {}
         }
         match (recorded_sources, element.sources) {
             (None, _) => refused("the record was made under another weak key and does not say with which sources"),
@@ -70,7 +77,7 @@ mod tests {
                 sources: current.1.map(sources),
                 ..Element::new("a")
             };
-            match Fit::judge(lookup, &element, recorded.0, recorded.1.map(sources)) {
+            match Fit::judge(lookup, &element, recorded.0, recorded.1.map(sources), None) {
                 Fit::Refused(skip) => {
                     assert_eq!(skip.kind, SkipKind::OtherKey);
                     "refused"
@@ -91,5 +98,21 @@ mod tests {
         assert_eq!(check(Lookup::Nearest, (Some("j"), Some("s")), (Some("k"), Some("s"))), "refused");
         assert_eq!(check(Lookup::Nearest, (Some("j"), Some("s")), (Some("k"), None)), "undecided");
         assert_eq!(check(Lookup::Nearest, (Some("j"), None), (Some("k"), Some("s"))), "refused");
+    }
+
+    #[test]
+    fn a_configuration_decides_whatever_the_sources_are() {
+        let judge = |lookup, configuration: &str| {
+            let element = Element {
+                weak_key: Some("k".to_owned()),
+                sources: Some(sources("s")),
+                configuration: Some("c".to_owned()),
+                ..Element::new("a")
+            };
+            Fit::judge(lookup, &element, Some("j"), Some(sources("s")), Some(configuration))
+        };
+        assert_eq!(judge(Lookup::Nearest, "c"), Fit::Nearest);
+        assert!(matches!(judge(Lookup::Nearest, "d"), Fit::Refused(skip) if skip.kind == SkipKind::OtherKey));
+        assert!(matches!(judge(Lookup::Weak, "c"), Fit::Refused(_)));
     }
 }

@@ -104,7 +104,13 @@ fn open(
         None => return Err(Skip::new(SkipKind::Service, "the store did not answer for the record")),
     };
     let malformed = |reason: String| Skip::new(SkipKind::Malformed, format!("the record cannot be used: {reason}"));
-    let judge = |recorded: Option<&str>, sources| match Fit::judge(lookup, element, weak_key.or(recorded), sources) {
+    let judge = |recorded: Option<&str>, sources: Option<Digest>, configuration: Option<&str>| match Fit::judge(
+        lookup,
+        element,
+        weak_key.or(recorded),
+        sources,
+        configuration,
+    ) {
         Fit::Refused(skip) if lookup == Lookup::Weak || sources.is_none() => Err(skip),
         fit => Ok(fit),
     };
@@ -114,14 +120,14 @@ fn open(
                 return Err(malformed(format!("its digests are {}, the store's {function}", record.digest_function)));
             }
             let sources = record.elements.first().and_then(|own| own.sources);
-            let fit = judge(record.weak_key.as_deref(), sources)?;
+            let fit = judge(record.weak_key.as_deref(), sources, record.configuration.as_deref())?;
             Ok(Chosen::Ready(Loaded { record: Arc::from(record), fit, unusable: Vec::new() }))
         }
         Stored::Reference(reference) => {
             if let Some(foreign) = reference.actions.iter().find(|a| a.base.function() != function) {
                 return Err(malformed(format!("it has {} digests, the store {function}", foreign.base.function())));
             }
-            Ok(Chosen::Reference(reference, judge(None, None)?))
+            Ok(Chosen::Reference(reference, judge(None, None, None)?))
         }
     }
 }

@@ -248,6 +248,7 @@ impl World {
             let observing = Observing {
                 name: name.to_owned(),
                 weak_key: Some(format!("weak-{name}")),
+                configuration: None,
                 sources: Some(element.sources),
                 artifact: Some(element.artifact),
                 own_root: format!("buildstream/proj/{name}").into(),

@@ -53,6 +53,7 @@ impl Record {
     pub(super) fn compacted(&self) -> Self {
         let mut compact = Self::new(self.digest_function, self.element(ElementId::SELF).clone());
         compact.weak_key.clone_from(&self.weak_key);
+        compact.configuration.clone_from(&self.configuration);
         compact.by_digest = self.by_digest;
         let mut copier = Copier::new(self, &mut compact);
         let own_root = self.own_root.map(|path| copier.path(path));

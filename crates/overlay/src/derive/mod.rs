@@ -57,6 +57,8 @@ pub struct Observing {
     pub name: String,
     /// Its weak key.
     pub weak_key: Option<String>,
+    /// A key of what it is built by, apart from sources and dependencies.
+    pub configuration: Option<String>,
     /// Root of its sources.
     pub sources: Option<Digest>,
     /// Root of its artifact.
@@ -209,9 +211,10 @@ impl Deriver {
     /// against, in staging order: where two stage the same path, the later wins.
     #[must_use]
     pub fn new(mode: Mode, digest_function: DigestFunction, element: Observing, dependencies: Vec<Dependency>) -> Self {
-        let Observing { name, weak_key, sources, artifact, own_root, platforms } = element;
+        let Observing { name, weak_key, configuration, sources, artifact, own_root, platforms } = element;
         let mut record = Record::new(digest_function, RecordedElement { name: name.clone(), sources, artifact });
         record.weak_key = weak_key;
+        record.configuration = configuration;
         let own_root = record.paths.intern(&own_root);
         record.own_root = Some(own_root);
         let mut deriver = Self {

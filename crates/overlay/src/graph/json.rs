@@ -61,6 +61,7 @@ fn read_element(position: usize, value: Value) -> Result<Element, GraphError> {
     Ok(Element {
         project: members.string("project")?,
         weak_key: members.string("weak_key")?,
+        configuration: members.string("configuration")?,
         strong_key: members.string("strong_key")?,
         cached: members.boolean("cached")?,
         sources: members.digest("sources")?,
@@ -168,6 +169,8 @@ struct WrittenElement<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     strong_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cached: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sources: Option<String>,
@@ -192,6 +195,7 @@ pub(super) fn write(graph: &Graph) -> String {
         project: element.project.as_deref(),
         weak_key: element.weak_key.as_deref(),
         strong_key: element.strong_key.as_deref(),
+        configuration: element.configuration.as_deref(),
         cached: element.cached,
         sources: text(&element.sources),
         artifact: text(&element.artifact),

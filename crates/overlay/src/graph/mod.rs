@@ -34,6 +34,10 @@ pub struct Element {
     pub project: Option<String>,
     /// The key that changes of its dependencies do not change.
     pub weak_key: Option<String>,
+    /// A key of what it is built by: commands, environment, whatever else its
+    /// weak key covers besides sources and names of dependencies. Equal for builds
+    /// that run the same commands on the same sources.
+    pub configuration: Option<String>,
     /// The key that covers everything.
     pub strong_key: Option<String>,
     /// Whether `artifact` is the one of `strong_key` as it is now.

@@ -221,6 +221,7 @@ fn any_graph() -> impl Strategy<Value = Graph> {
                 name: format!("e {i}"),
                 project,
                 weak_key,
+                configuration: strong_key.clone(),
                 strong_key,
                 cached,
                 sources,

@@ -26,6 +26,7 @@ pub(super) fn encode(record: &Record) -> SpeculativeActions {
         version: VERSION,
         digest_function: record.digest_function.wire_value(),
         weak_key: record.weak_key.clone().unwrap_or_default(),
+        configuration: record.configuration.clone().unwrap_or_default(),
         by_digest: record.by_digest,
         own_root: record.own_root.map_or(0, |path| path.0 + 1),
         elements: record.elements.iter().map(encode_element).collect(),
@@ -205,6 +206,7 @@ pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record,
     Ok(Record {
         digest_function: function,
         weak_key: Some(table.weak_key.clone()).filter(|key| !key.is_empty()),
+        configuration: Some(table.configuration.clone()).filter(|key| !key.is_empty()),
         by_digest: table.by_digest,
         own_root: match table.own_root.checked_sub(1) {
             Some(path) => Some(PathId(row("own_root", path, paths.path_count())?)),

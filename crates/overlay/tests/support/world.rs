@@ -139,6 +139,7 @@ impl Built {
         let observing = Observing {
             name: "app.bst".into(),
             weak_key: Some("k".into()),
+            configuration: None,
             sources: Some(self.own_sources),
             artifact: None,
             own_root: ROOT.into(),

@@ -117,6 +117,9 @@ pub struct Record {
     pub action_condition_counts: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint32, repeated, tag = "40")]
     pub action_conditions: ::prost::alloc::vec::Vec<u32>,
+    /// A key of what the element was built by; empty if unknown.
+    #[prost(string, tag = "41")]
+    pub configuration: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Record {
     const NAME: &'static str = "Record";
