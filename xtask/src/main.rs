@@ -59,9 +59,6 @@ enum Task {
         /// Write the measurements here, too.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// Take what is measured for what is expected from now on.
-        #[arg(long)]
-        bless: bool,
     },
 }
 
@@ -72,9 +69,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run_all(),
         Task::Project => project(),
         Task::Integration { list, names } => integration(list, &names),
-        Task::Fidelity { kinds, quick, project, json, bless } => {
-            fidelity(&Wanted { kinds, quick, projects: project, json, bless })
-        }
+        Task::Fidelity { kinds, quick, project, json } => fidelity(&Wanted { kinds, quick, projects: project, json }),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -126,7 +121,6 @@ struct Wanted {
     quick: bool,
     projects: Vec<String>,
     json: Option<PathBuf>,
-    bless: bool,
 }
 
 /// What a task comes to.

@@ -263,16 +263,16 @@ mod tests {
             // It may be ambiguous, but it is never wrong about where it came from.
             if let Some(bytes) = change.apply(&old).unwrap() {
                 let hunk_count = change.arguments.len();
-                prop_assert!(hunk_count > 1 || &bytes == new.bytes());
+                prop_assert!(hunk_count > 1 || bytes == *new.bytes());
             }
         }
 
         #[test]
         fn nothing_panics(bytes: Vec<u8>) {
-            if let Ok(command) = Command::parse(bytes.into()) {
-                if let Some(change) = CommandChange::between(&command, &command) {
-                    prop_assert!(change.is_empty());
-                }
+            if let Ok(command) = Command::parse(bytes.into())
+                && let Some(change) = CommandChange::between(&command, &command)
+            {
+                prop_assert!(change.is_empty());
             }
         }
     }

@@ -21,7 +21,7 @@ impl Record {
         let mut changed: Option<Self> = None;
         for input in properties {
             let Some(recorded) = self.platform_of(input) else { continue };
-            if recorded.is_empty() || platforms.iter().any(|now| *now == recorded) {
+            if recorded.is_empty() || platforms.contains(&recorded) {
                 continue;
             }
             let common = |now: &&Vec<&str>| now.iter().filter(|name| recorded.contains(name)).count();

@@ -1,6 +1,5 @@
 //! What is tried: projects, and kinds of change. Data in `tests/fidelity`, one file per project.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -33,6 +32,12 @@ struct KindEntry {
     top: Option<String>,
     /// What of it nobody can predict from a record, for the reader.
     out_of_reach: Option<String>,
+    /// How many actions that is.
+    #[serde(default)]
+    unreachable: usize,
+    /// Whether to measure as well what priming learns while the build goes on.
+    #[serde(default)]
+    live: bool,
     #[serde(default)]
     quick: bool,
     edits: Vec<Edit>,
@@ -45,6 +50,10 @@ pub(crate) struct Kind {
     pub(crate) about: String,
     pub(crate) top: String,
     pub(crate) out_of_reach: Option<String>,
+    /// How many actions are out of reach; all others must be predicted.
+    pub(crate) unreachable: usize,
+    /// Whether it is also built with priming beside the build.
+    pub(crate) live: bool,
     pub(crate) quick: bool,
     pub(crate) edits: Vec<Edit>,
 }
@@ -78,18 +87,6 @@ pub(crate) struct Edit {
     executable: bool,
 }
 
-/// What was measured before: predictions must not become fewer, nor waste more.
-#[derive(Deserialize, Serialize, Clone, Copy)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Expected {
-    pub(crate) predicted: usize,
-    #[serde(default)]
-    pub(crate) wasted: usize,
-}
-
-/// By project, then by kind.
-pub(crate) type Expectations = BTreeMap<String, BTreeMap<String, Expected>>;
-
 pub(crate) fn load(corpus: &Path, project: &str) -> Outcome<Project> {
     let file = corpus.join(format!("{project}.toml"));
     let parsed: ProjectFile = parse(&file)?;
@@ -101,6 +98,8 @@ pub(crate) fn load(corpus: &Path, project: &str) -> Outcome<Project> {
             name: kind.name,
             about: kind.about,
             out_of_reach: kind.out_of_reach,
+            unreachable: kind.unreachable,
+            live: kind.live,
             quick: kind.quick,
             edits: kind.edits,
         })
@@ -114,11 +113,6 @@ pub(crate) fn load(corpus: &Path, project: &str) -> Outcome<Project> {
     tops.sort();
     tops.dedup();
     Ok(Project { name: project.to_owned(), tops, kinds })
-}
-
-pub(crate) fn expectations(corpus: &Path) -> Outcome<Expectations> {
-    let file = corpus.join("expected.toml");
-    if file.exists() { parse(&file) } else { Ok(Expectations::new()) }
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(file: &Path) -> Outcome<T> {

@@ -1,6 +1,7 @@
 //! One state of a project with a cache of its own, and the programs to work on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,19 @@ impl<'a> Machine<'a> {
         self.builds += 1;
         let logs = self.path(&format!("build-{}", self.builds));
         self.build_with_logs(elements, &logs)
+    }
+
+    /// Builds an element with priming beside it, and tells what was asked for meanwhile and what the tool says of it.
+    pub(crate) fn build_beside_priming(&mut self, element: &str) -> Outcome<(Asked, Value)> {
+        let logs = self.path("logs");
+        let before = names(&logs.join("_casd"))?;
+        let json = self.tool(&["build", "--json", element, "--", "--no-interactive"], &[0])?;
+        let logs = logs.join("_casd");
+        let mut new = Asked::default();
+        for name in names(&logs)?.difference(&before) {
+            asked_in(&logs.join(name), &mut new)?;
+        }
+        Ok((new, json))
     }
 
     /// The first build, whose logs are kept with the cache.
@@ -149,21 +163,31 @@ impl<'a> Machine<'a> {
 /// What the logs of one build's casd say.
 fn asked(logs: &Path) -> Outcome<Asked> {
     let mut asked = Asked::default();
-    for entry in fs::read_dir(logs).map_err(because(logs.display()))? {
-        let bytes = entry.and_then(|entry| fs::read(entry.path())).map_err(because(logs.display()))?;
-        let mut scanner = CasdLogScanner::new();
-        scanner.advance(&bytes);
-        scanner.finish();
-        for action in scanner.actions() {
-            asked.requested.insert(action.action);
-            match action.outcome {
-                LoggedOutcome::Executed => _ = asked.executed.insert(action.action),
-                LoggedOutcome::Hit => {}
-                other => return fail(format!("{}: {other:?}, which is neither a hit nor executed", action.action)),
-            }
-        }
+    for name in names(logs)? {
+        asked_in(&logs.join(name), &mut asked)?;
     }
     Ok(asked)
+}
+
+fn names(folder: &Path) -> Outcome<BTreeSet<OsString>> {
+    let entries = fs::read_dir(folder).map_err(because(folder.display()))?;
+    entries.map(|entry| Ok(entry.map_err(because(folder.display()))?.file_name())).collect()
+}
+
+/// Adds what one log says.
+fn asked_in(log: &Path, asked: &mut Asked) -> Outcome<()> {
+    let mut scanner = CasdLogScanner::new();
+    scanner.advance(&fs::read(log).map_err(because(log.display()))?);
+    scanner.finish();
+    for action in scanner.actions() {
+        asked.requested.insert(action.action);
+        match action.outcome {
+            LoggedOutcome::Executed => _ = asked.executed.insert(action.action),
+            LoggedOutcome::Hit => {}
+            other => return fail(format!("{}: {other:?}, which is neither a hit nor executed", action.action)),
+        }
+    }
+    Ok(())
 }
 
 /// Copies by hard links what the programs only ever replace, and really what else there is.

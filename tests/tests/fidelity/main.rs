@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use corpus::{Expected, Kind};
+use corpus::Kind;
 use machine::Programs;
 use measure::{Lab, Places};
 
@@ -149,7 +149,6 @@ fn run() -> Outcome<()> {
         logs: variable(LOGS).into(),
     };
     let (names, quick) = (list(CHOSEN_KINDS), variable(EXTENT) == "quick");
-    let expectations = corpus::expectations(&corpus)?;
 
     let mut results = Results { file: variable(OUT).into(), rows: Vec::new() };
     let mut projects = Vec::new();
@@ -172,12 +171,11 @@ fn run() -> Outcome<()> {
     let mut failed = 0;
     for project in projects.iter().filter(|project| !project.kinds.is_empty()) {
         let lab = Lab::open(&programs, &places, project, deadline.min(Instant::now() + BASE_LIMIT));
-        let expected = expectations.get(&project.name).cloned().unwrap_or_default();
         let next = AtomicUsize::new(0);
         let work = || {
             let mut failed = 0;
             while let Some(kind) = project.kinds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let row = measure(&lab, kind, expected.get(&kind.name).copied(), deadline);
+                let row = measure(&lab, kind, deadline);
                 failed += usize::from(row["failures"] != json!([]));
                 results.lock().map_err(because("results"))?.set(&project.name, kind, row)?;
             }
@@ -192,10 +190,10 @@ fn run() -> Outcome<()> {
 }
 
 /// Measures one kind; what goes wrong is in the row.
-fn measure(lab: &Outcome<Lab<'_>>, kind: &Kind, expected: Option<Expected>, deadline: Instant) -> Value {
+fn measure(lab: &Outcome<Lab<'_>>, kind: &Kind, deadline: Instant) -> Value {
     let begun = Instant::now();
     let measured = match lab {
-        Ok(lab) => lab.measure(kind, expected, deadline.min(begun + KIND_LIMIT)),
+        Ok(lab) => lab.measure(kind, deadline.min(begun + KIND_LIMIT)),
         Err(failure) => fail(format!("the project was not built: {failure}")),
     };
     let (mut row, failures) = match measured {

@@ -5,7 +5,6 @@
 //! rebuilds do without us is kept below `target/integration/fidelity/`; logs
 //! are in `target/integration/logs/fidelity/`.
 
-mod floors;
 mod parts;
 mod table;
 
@@ -63,9 +62,6 @@ pub(crate) fn run(wanted: &Wanted) -> Outcome {
     let rows = measured["kinds"].as_array().map_or(&[][..], Vec::as_slice);
     if let Some(file) = &wanted.json {
         fs::write(file, serde_json::to_string_pretty(&measured).map_err(|e| Failure::new(e.to_string()))?)?;
-    }
-    if wanted.bless {
-        floors::write(&corpus.join("expected.toml"), rows)?;
     }
     print!("{}", table::of(rows));
     let failed: Vec<&str> =

@@ -56,7 +56,15 @@ pub(super) struct Request {
 /// Requests, and the recorded steps of the records that they may belong to.
 pub(super) struct Requests {
     requests: Vec<Request>,
-    steps: Vec<(RowId, Vec<(ActId, Action, Command)>)>,
+    steps: Vec<Recorded>,
+}
+
+/// A recorded action of a record, with its Command.
+struct Recorded {
+    row: RowId,
+    act: ActId,
+    action: Action,
+    command: Command,
 }
 
 /// An action that was asked for, held against the recorded one in its place.
@@ -127,13 +135,10 @@ impl Priming {
     }
 
     pub(super) fn take_requests(&mut self, Requests { requests, steps }: Requests) {
-        for (row, recorded) in steps {
-            let known = self.learning.steps.entry(row).or_default();
-            for (id, action, command) in recorded {
-                known.entry(step(&command)).or_default().push(id);
-                self.tables[id].compiles = CompileCommand::parse(command.arguments()).is_some();
-                self.workshop.know(self.tables[id].base, action, command);
-            }
+        for Recorded { row, act, action, command } in steps {
+            self.learning.steps.entry(row).or_default().entry(step(&command)).or_default().push(act);
+            self.tables[act].compiles = CompileCommand::parse(command.arguments()).is_some();
+            self.workshop.know(self.tables[act].base, action, command);
         }
         let mut studies = Vec::new();
         for request in requests {
@@ -235,12 +240,10 @@ async fn read(blobs: Arc<dyn BlobStore>, queue: Vec<Digest>, unknown: Vec<(RowId
         Some(Request { digest, action, command })
     });
     let requests = requests.collect();
-    let steps = unknown.into_iter().map(|(row, acts)| {
-        let recorded = acts.into_iter().filter_map(|(id, base)| {
-            let (action, command) = both(&base)?;
-            Some((id, action, command))
-        });
-        (row, recorded.collect())
+    let recorded = unknown.iter().flat_map(|(row, acts)| acts.iter().map(move |(act, base)| (*row, *act, base)));
+    let steps = recorded.filter_map(|(row, act, base)| {
+        let (action, command) = both(base)?;
+        Some(Recorded { row, act, action, command })
     });
     Requests { requests, steps: steps.collect() }
 }

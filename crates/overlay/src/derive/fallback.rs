@@ -26,10 +26,8 @@ impl Deriver {
         let mut trees = Vec::new();
         // Also for what no action reads: build scripts, templates.
         trees.extend(self.own_sources);
-        if self.unmatched.iter().any(|u| worth_a_search(&u.node)) {
-            if self.unmatched.iter().any(|u| worth_a_search(&u.node) && !self.is_own(u.path)) {
-                trees.extend(self.dependencies.iter().filter_map(|d| d.artifact));
-            }
+        if self.unmatched.iter().any(|u| worth_a_search(&u.node) && !self.is_own(u.path)) {
+            trees.extend(self.dependencies.iter().filter_map(|d| d.artifact));
         }
         let used = self.dependencies.iter().filter(|d| !d.used.is_empty() && d.sources != d.artifact);
         trees.extend(used.filter_map(|d| d.sources));
