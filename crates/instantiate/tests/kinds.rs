@@ -397,16 +397,24 @@ async fn what_nobody_can_know_is_not_guessed() {
 }
 
 /// A build that asks for one action after the other while the engine listens.
-async fn learn(change: impl FnOnce(Project) -> Project, first: usize) -> (Scene, instantiate::Report) {
+async fn learn(change: impl FnOnce(Project) -> Project, first: usize, late: bool) -> (Scene, instantiate::Report) {
     let scene = Scene::new(&Project::default(), &change(Project::default())).await;
     let (events, receiver) = unbounded_channel();
-    events.send(Event::BuildReached { element: "app.bst".to_owned() }).unwrap();
-    for (_, action) in &scene.order[..first] {
-        events.send(Event::Requested { action: *action }).unwrap();
-    }
-    drop(events);
-    let report = scene.engine().run(receiver).await.unwrap();
-    (scene, report)
+    let build = async {
+        if late {
+            // The engine has judged everything by then.
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+        }
+        events.send(Event::BuildReached { element: "app.bst".to_owned() }).unwrap();
+        for (_, action) in &scene.order[..first] {
+            events.send(Event::Requested { action: *action }).unwrap();
+        }
+        drop(events);
+    };
+    let (report, ()) = tokio::join!(scene.engine().run(receiver), build);
+    (scene, report.unwrap())
 }
 
 #[tokio::test]
@@ -415,7 +423,7 @@ async fn flags_are_learned_from_the_first_action() {
         let flags = vec!["-O2", "-g", "-Iinc", "-include", "forced.h"];
         Project { flags, ..p.own("Makefile", "all: -O2\n") }
     };
-    let (scene, report) = learn(change, 1).await;
+    let (scene, report) = learn(change, 1, true).await;
     // The toy makes the same objects whatever the flags, so the link is asked for as it was.
     // The Makefile may have to do with version.h, which the first action does not take.
     assert_eq!(scene.unpredicted(), [&scene.order[0].0, "vers.o"], "{report:#?}");
@@ -425,14 +433,16 @@ async fn flags_are_learned_from_the_first_action() {
 #[tokio::test]
 async fn another_environment_is_learned_where_the_sources_are_the_same() {
     let change = |p: Project| Project { flags: vec!["-O3", "-Iinc", "-include", "forced.h"], key: "other", ..p };
-    let (scene, report) = learn(change, 1).await;
-    assert_eq!(scene.unpredicted(), [&scene.order[0].0], "{report:#?}");
+    for late in [false, true] {
+        let (scene, report) = learn(change, 1, late).await;
+        assert_eq!(scene.unpredicted(), [&scene.order[0].0], "{late}: {report:#?}");
+    }
 }
 
 #[tokio::test]
 async fn what_was_not_changed_is_learned_too() {
     let change = |p: Project| p.own("Makefile", "all: # nothing\n").dep("usr/include/dep.h", "#include <std.h>\nx\n");
-    let (scene, report) = learn(change, 1).await;
+    let (scene, report) = learn(change, 1, true).await;
     assert_eq!(scene.order[0].0, "cond.o");
     // Of links nothing is known before one is asked for.
     assert_eq!(scene.unpredicted(), ["app"], "{report:#?}");

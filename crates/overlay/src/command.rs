@@ -71,6 +71,14 @@ impl CommandChange {
         self.arguments.is_empty() && self.environment.is_empty()
     }
 
+    /// Whether the change makes `new` of `old`, platforms apart.
+    #[must_use]
+    pub fn leads_to(&self, old: &Command, new: &Command) -> bool {
+        let Ok(Some(changed)) = self.apply(old) else { return false };
+        let Ok(changed) = Command::parse(changed) else { return false };
+        Self::between(&changed, new).is_some_and(|rest| rest.is_empty())
+    }
+
     /// The command with the change, as bytes. `None` where it does not fit:
     /// what would be replaced is not there, or there is more than one place for it.
     ///

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use notify::event::{ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use reapi_proto::Digest;
-use record::{CasdLogScanner, Follower};
+use record::{CasdLogScanner, Follower, LoggedOutcome};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::Configuration;
@@ -34,7 +34,8 @@ pub enum Sighting {
     Running(ElementRef),
     /// An artifact was stored under this name.
     Artifact(ArtifactName),
-    /// The result of this action was asked for, by a client inside of a build.
+    /// The result of this action was asked for, by a client inside of a build;
+    /// and once more when the client has the action executed, having stored it by then.
     Requested(Digest),
 }
 
@@ -69,8 +70,16 @@ pub struct Watcher {
     /// Logs of elements whose commands do not run yet.
     staging: BTreeMap<PathBuf, ElementRef>,
     /// Logs of casd, read as they grow.
-    daemons: BTreeMap<PathBuf, Follower<fs::File>>,
+    daemons: BTreeMap<PathBuf, DaemonLog>,
     seen: VecDeque<Sighting>,
+}
+
+/// The log of a casd, as far as it was read.
+#[derive(Debug)]
+struct DaemonLog {
+    follower: Follower<fs::File>,
+    /// The actions that were asked for and not executed yet, by position in the scanner's list.
+    open: Vec<usize>,
 }
 
 /// What is to be found in a directory.
@@ -263,7 +272,8 @@ impl Watcher {
         }
         match fs::File::open(log) {
             Ok(file) => {
-                self.daemons.insert(log.to_owned(), Follower::new(file, CasdLogScanner::new()));
+                let follower = Follower::new(file, CasdLogScanner::new());
+                self.daemons.insert(log.to_owned(), DaemonLog { follower, open: Vec::new() });
             }
             Err(error) => tracing::debug!(log = %log.display(), %error, "cannot be read"),
         }
@@ -272,13 +282,9 @@ impl Watcher {
     /// Reads what a log has in addition: what a casd was asked for, or that
     /// the commands of an element have begun to run.
     fn read_on(&mut self, path: &Path) {
-        if let Some(follower) = self.daemons.get_mut(path) {
-            match follower.poll() {
-                Ok(new) => {
-                    let actions = follower.scanner().actions();
-                    let new = actions[actions.len() - new..].iter().map(|logged| logged.action);
-                    self.seen.extend(new.map(Sighting::Requested));
-                }
+        if let Some(log) = self.daemons.get_mut(path) {
+            match log.read_on() {
+                Ok(requested) => self.seen.extend(requested.into_iter().map(Sighting::Requested)),
                 Err(error) => tracing::debug!(log = %path.display(), %error, "cannot be read"),
             }
             return;
@@ -294,6 +300,31 @@ impl Watcher {
             self.seen.push_back(Sighting::Running(element.clone()));
             self.staging.remove(path);
         }
+    }
+}
+
+impl DaemonLog {
+    /// The actions that were asked for, or are being executed, since the last time.
+    fn read_on(&mut self) -> io::Result<Vec<Digest>> {
+        let new = self.follower.poll()?;
+        let actions = self.follower.scanner().actions();
+        let mut requested = Vec::new();
+        self.open.retain(|position| match actions[*position].outcome {
+            LoggedOutcome::Executed => {
+                requested.push(actions[*position].action);
+                false
+            }
+            LoggedOutcome::Hit => false,
+            _ => true,
+        });
+        let first_new = actions.len() - new;
+        for (position, logged) in actions.iter().enumerate().skip(first_new) {
+            requested.push(logged.action);
+            if !matches!(logged.outcome, LoggedOutcome::Executed | LoggedOutcome::Hit) {
+                self.open.push(position);
+            }
+        }
+        Ok(requested)
     }
 }
 

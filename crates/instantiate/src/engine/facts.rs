@@ -129,7 +129,8 @@ impl Priming {
     fn reconsider(&mut self, id: ActId) {
         let act = &self.tables[id];
         let reached = self.tables[act.owner].reached;
-        let revocable = |skip: &Skip| skip.kind.is_revocable() || (reached && skip.kind == SkipKind::BuildReached);
+        let shown = |skip: &Skip| reached && matches!(skip.kind, SkipKind::BuildReached | SkipKind::OtherKey);
+        let revocable = |skip: &Skip| skip.kind.is_revocable() || shown(skip);
         if (reached && !self.is_learned(id)) || matches!(&act.state, State::Dropped(skip) if !revocable(skip)) {
             return;
         }

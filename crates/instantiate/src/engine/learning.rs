@@ -24,8 +24,8 @@ use crate::skip::{Skip, SkipKind};
 /// What is known of the build's requests.
 #[derive(Default)]
 pub(super) struct Learning {
-    /// Everything that was asked for.
-    asked: FxHashSet<Digest>,
+    /// Everything that was asked for and could be read.
+    known: FxHashSet<Digest>,
     /// Not looked at yet.
     queue: Vec<Digest>,
     busy: bool,
@@ -81,7 +81,7 @@ pub(super) struct Studied {
 impl Priming {
     /// The build has asked for an action.
     pub(super) fn requested(&mut self, action: Digest) {
-        if action.function() == self.services.blobs.digest_function() && self.learning.asked.insert(action) {
+        if action.function() == self.services.blobs.digest_function() && !self.learning.known.contains(&action) {
             self.learning.queue.push(action);
         }
     }
@@ -129,7 +129,9 @@ impl Priming {
                     let standing = row.adaptation.standing(self.tables[*id].id);
                     matches!(standing, Standing::Lost { changed: Some(_), .. })
                 }
-                State::Dropped(skip) => matches!(skip.kind, SkipKind::Commands | SkipKind::LocalInput),
+                State::Dropped(skip) => {
+                    matches!(skip.kind, SkipKind::Commands | SkipKind::LocalInput | SkipKind::OtherKey)
+                }
                 _ => false,
             })
     }
@@ -142,6 +144,10 @@ impl Priming {
         }
         let mut studies = Vec::new();
         for request in requests {
+            // A client asks before it stores the action; when it is heard of again, it can be read.
+            if !self.learning.known.insert(request.digest) {
+                continue;
+            }
             let step = step(&request.command);
             let place = self.learning.steps.iter().find_map(|(row, steps)| Some((*row, steps.get(&step)?.clone())));
             let Some((row, acts)) = place else { continue };
@@ -150,6 +156,9 @@ impl Priming {
             }
             // One output of many actions: which of them this one is cannot be told.
             let &[act] = acts.as_slice() else { continue };
+            if is_probe(&request.command) {
+                continue;
+            }
             if self.tables[act].adapted == Some(request.digest) {
                 continue;
             }
@@ -180,12 +189,19 @@ impl Priming {
         for Studied { row, act, request, seen, same_paths } in studied {
             let Some(Ok(base)) = self.workshop.bases.get(&self.tables[act].base) else { continue };
             let Some(recorded) = self.workshop.command_of(base) else { continue };
-            let change = CommandChange::between(recorded, &request.command).filter(|_| same_paths);
+            tracing::debug!(action = %request.digest, same_paths, "was asked for, in place of a recorded action");
+            // What reads other files is a case of its own, and says nothing of the others.
+            let Some(change) = CommandChange::between(recorded, &request.command).filter(|_| same_paths) else {
+                continue;
+            };
             let kind = (row, self.tables[act].compiles);
-            let lesson = match (change, self.learning.lessons.get(&kind)) {
-                (_, Some(Lesson::Unclear)) | (None, _) => Lesson::Unclear,
-                (Some(change), Some(Lesson::Change(known))) if **known != change => Lesson::Unclear,
-                (Some(change), _) => Lesson::Change(Arc::new(change)),
+            let lesson = match self.learning.lessons.get(&kind) {
+                Some(Lesson::Unclear) => Lesson::Unclear,
+                Some(Lesson::Change(known)) if known.leads_to(recorded, &request.command) => {
+                    Lesson::Change(Arc::clone(known))
+                }
+                Some(Lesson::Change(_)) => Lesson::Unclear,
+                None => Lesson::Change(Arc::new(change)),
             };
             let unclear = matches!(lesson, Lesson::Unclear);
             self.learning.lessons.insert(kind, lesson);
@@ -199,6 +215,7 @@ impl Priming {
                 }
                 continue;
             }
+            tracing::info!(action = %request.digest, "shows what has changed about the commands of its element");
             self.totals.learned += 1;
             let row_ref = &mut self.tables[row];
             row_ref.gate = Gate::Open;
@@ -278,6 +295,12 @@ async fn list(blobs: &Arc<dyn BlobStore>, forest: &mut Forest, root: Digest) -> 
             }
         }
     }
+}
+
+/// What a configure script compiles to learn about the compiler, by names of its own and with flags that it tries.
+fn is_probe(command: &Command) -> bool {
+    let name = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next().is_some_and(|name| name.starts_with(b"conftest"));
+    command.output_paths().any(name)
 }
 
 fn step(command: &Command) -> Step {
