@@ -45,6 +45,9 @@ pub(crate) struct Action {
     pub(crate) adapted: Option<Digest>,
     #[serde(default)]
     pub(crate) reason: Option<String>,
+    /// What the prediction rests on.
+    #[serde(default)]
+    pub(crate) confidence: Option<String>,
     #[serde(default)]
     pub(crate) executed: bool,
 }
@@ -137,6 +140,7 @@ mod tests {
             reason: None,
             skip: None,
             guess: false,
+            confidence: Some(instantiate::Confidence::Known),
             execution: ExecutionReport::Executed,
             recorded_duration: None,
         };

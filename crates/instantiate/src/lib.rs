@@ -72,6 +72,6 @@ pub use event::Event;
 pub use lookup::{Candidate, GraphRecords, Lookup, RecordIndex};
 pub use observer::{Observer, Progress};
 pub use options::{Budget, Completion, Options};
-pub use report::{ActionReport, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
+pub use report::{ActionReport, Confidence, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
 pub use services::Services;
 pub use skip::{Skip, SkipKind};

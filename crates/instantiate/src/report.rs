@@ -56,6 +56,8 @@ pub struct ActionReport {
     pub skip: Option<SkipKind>,
     /// Whether an input is known only from an origin that is not its authority.
     pub guess: bool,
+    /// What the prediction rests on; `None` where there is none.
+    pub confidence: Option<Confidence>,
     /// What was done about its result.
     pub execution: ExecutionReport,
     /// How long it executed when it was recorded.
@@ -84,6 +86,32 @@ impl Outcome {
             Self::Adapted => "adapted",
             Self::Deferred => "deferred",
             Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// What a prediction rests on, the firmest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Confidence {
+    /// What every input's authority says.
+    Known,
+    /// For the set of its inputs, what the compiler says.
+    Listed,
+    /// For its command or for files that its element makes by itself, what the build showed of another step.
+    Learned,
+    /// For some input, an origin that is not its authority.
+    Guess,
+}
+
+impl Confidence {
+    /// The name in the machine-readable report.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Listed => "listed",
+            Self::Learned => "learned",
+            Self::Guess => "guess",
         }
     }
 }

@@ -469,3 +469,15 @@ async fn two_steps_that_disagree_teach_nothing() {
     assert_eq!(scene.executed(), BTreeSet::new());
     assert_eq!(report.totals.adapted, 0, "{report:#?}");
 }
+
+#[tokio::test]
+async fn what_a_configure_script_compiles_comes_first() {
+    let with_probe = |compiler: &str| {
+        let p = Project::default().edit(|p| &mut p.base, "usr/bin/cc", compiler);
+        p.own("zz/conftest.c", "probe\n")
+    };
+    let scene = Scene::new(&with_probe("compiler 1\n"), &with_probe("compiler 2\n")).await;
+    scene.engine().run_static().await.unwrap();
+    assert_eq!(scene.unpredicted(), [] as [&str; 0]);
+    assert_eq!(scene.toy.submitted()[0], scene.expected["zz/conftest.o"]);
+}

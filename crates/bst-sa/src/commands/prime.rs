@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use buildstream::introspect::SourcePolicy;
 use instantiate::{
-    Budget, Completion, Engine, ExecutionReport, Lookup, Options, Outcome, RecordIndex, RecordReport, Report, Services,
+    Budget, Completion, Confidence, Engine, ExecutionReport, Lookup, Options, Outcome, RecordIndex, RecordReport,
+    Report, Services,
 };
 use serde_json::{Map, Value, json};
 
@@ -141,6 +142,7 @@ fn json_report(report: &Report, detail: Detail) -> Value {
                         "adapted": action.adapted.map(|d| d.to_string()),
                         "reason": action.reason,
                         "guess": action.guess,
+                        "confidence": action.confidence.map(Confidence::name),
                     });
                     if detail == Detail::Executions {
                         value["executed"] = (action.execution == ExecutionReport::Executed).into();

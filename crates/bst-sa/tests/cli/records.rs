@@ -165,7 +165,7 @@ async fn instantiate_predicts_what_can_be_known_without_results() {
     for element in report["elements"].as_array().unwrap() {
         assert_eq!(members(element), ["actions", "name"].into());
         for action in element["actions"].as_array().unwrap() {
-            assert_eq!(members(action), ["adapted", "base", "guess", "outcome", "reason"].into());
+            assert_eq!(members(action), ["adapted", "base", "confidence", "guess", "outcome", "reason"].into());
             let outcome = action["outcome"].as_str().unwrap();
             assert_eq!(action["adapted"].is_null(), outcome != "adapted", "{action}");
             assert_eq!(action["reason"].is_null(), outcome != "deferred", "{action}");

@@ -161,6 +161,7 @@ mod tests {
             reason: None,
             skip: None,
             guess: false,
+            confidence: None,
             execution,
             recorded_duration: Some(Duration::from_secs(3)),
         }

@@ -10,7 +10,7 @@ use super::Priming;
 use super::runs::{Ended, Stage};
 use super::tables::{ActId, Gate, RowId, State};
 use crate::lookup::{Fit, Loaded};
-use crate::report::{ActionReport, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
+use crate::report::{ActionReport, Confidence, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
 use crate::skip::{Skip, SkipKind};
 
 /// Origins that a reason names; the others are counted.
@@ -56,6 +56,7 @@ impl Priming {
             reason: Some(reason.clone()),
             skip: Some(SkipKind::BaseMissing),
             guess: false,
+            confidence: None,
             execution: ExecutionReport::NotRun,
             recorded_duration: None,
         });
@@ -89,8 +90,19 @@ impl Priming {
             reason,
             skip: skip.map(|skip| skip.kind),
             guess: act.guess && matches!(outcome, Outcome::Adapted | Outcome::Unchanged),
+            confidence: matches!(outcome, Outcome::Adapted | Outcome::Unchanged).then(|| self.confidence(id)),
             execution,
             recorded_duration: act.duration,
+        }
+    }
+
+    fn confidence(&self, id: ActId) -> Confidence {
+        let act = &self.tables[id];
+        match () {
+            () if act.guess => Confidence::Guess,
+            () if act.learned => Confidence::Learned,
+            () if self.asks.contains_key(&id) => Confidence::Listed,
+            () => Confidence::Known,
         }
     }
 

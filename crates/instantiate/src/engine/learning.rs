@@ -298,7 +298,7 @@ async fn list(blobs: &Arc<dyn BlobStore>, forest: &mut Forest, root: Digest) -> 
 }
 
 /// What a configure script compiles to learn about the compiler, by names of its own and with flags that it tries.
-fn is_probe(command: &Command) -> bool {
+pub(super) fn is_probe(command: &Command) -> bool {
     let name = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next().is_some_and(|name| name.starts_with(b"conftest"));
     command.output_paths().any(name)
 }

@@ -14,12 +14,14 @@ const UNKNOWN: Duration = Duration::from_millis(1);
 /// link make three per element; only elements in a row make more.
 const MAX_PASSES: usize = 64;
 
-/// Place in the queue for execution: elements in topological order, then the
-/// longest remaining chain first, then in recorded order. What is learned while
+/// Place in the queue for execution: elements in topological order, what a
+/// configure script runs in recorded order, since all else of the element waits
+/// for that, then the longest remaining chain first, then in recorded order. What is learned while
 /// its element is being built goes the other way: the build comes towards it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
     rank: usize,
+    after_probes: bool,
     critical: Reverse<Duration>,
     last_first: Reverse<usize>,
     act: ActId,
@@ -27,9 +29,16 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn of(tables: &Tables, act: ActId) -> Self {
-        let Act { owner, critical, learned, .. } = tables[act];
-        let (critical, last_first) = if learned { (Duration::ZERO, act.index()) } else { (critical, 0) };
-        Self { rank: tables[owner].rank, critical: Reverse(critical), last_first: Reverse(last_first), act }
+        let Act { owner, critical, probe, learned, .. } = tables[act];
+        let critical = if probe || learned { Duration::ZERO } else { critical };
+        let last_first = if learned { act.index() } else { 0 };
+        Self {
+            rank: tables[owner].rank,
+            after_probes: !probe,
+            critical: Reverse(critical),
+            last_first: Reverse(last_first),
+            act,
+        }
     }
 }
 

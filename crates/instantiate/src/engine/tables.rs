@@ -129,6 +129,8 @@ pub(super) struct Act {
     pub(super) guess: bool,
     /// The build has asked for it, or for what is in its place now.
     pub(super) asked: bool,
+    /// A configure script runs it, and nothing else of the element before.
+    pub(super) probe: bool,
     /// It compiles; known once there is something to learn.
     pub(super) compiles: bool,
     /// It is predicted from what the build has shown.
@@ -298,6 +300,7 @@ impl Tables {
                         state: State::Waiting,
                         guess: false,
                         asked: false,
+                        probe: false,
                         compiles: false,
                         learned: false,
                         waits: None,

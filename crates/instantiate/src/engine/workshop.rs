@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Priming;
 use super::inspection::{Edits, Inspected};
+use super::learning::is_probe;
 use super::runs::Recipe;
 use super::tables::{ActId, RowId, State, Tables};
 use super::task::{Done, Fetched, fetch};
@@ -298,6 +299,7 @@ impl Priming {
             }
             None => return Err(Setback::Requeue),
         };
+        self.tables[id].probe = is_probe(&command);
         let edits = match self.inspect(id, base.command_digest(), &command) {
             Inspected::Known(edits) => edits,
             Inspected::Pending => return Ok(()),

@@ -52,6 +52,8 @@ struct Shown {
 struct Explained {
     asked: Asked,
     prediction: Prediction,
+    /// What the prediction rested on, where it was exact.
+    confidence: Option<String>,
     reason: Option<String>,
 }
 
@@ -179,7 +181,9 @@ async fn explain(
             let no_record = element.and_then(|element| element.reason.clone());
             reader.compare(action, &open, no_record).await?
         };
-        actions.push(Explained { asked, prediction, reason });
+        let confidence =
+            rows.iter().find(|row| row.predicted() == Some(*action)).and_then(|row| row.confidence.clone());
+        actions.push(Explained { asked, prediction, confidence, reason });
     }
     let found: FxHashSet<Digest> =
         asked.iter().filter(|asked| asked.hit != Some(false)).map(|asked| asked.action).collect();

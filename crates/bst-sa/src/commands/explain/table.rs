@@ -29,7 +29,7 @@ impl Asked {
 
 pub(super) fn json(explained: &[ElementExplained]) -> Value {
     let action = |explained: &Explained| {
-        let Explained { asked, prediction, reason } = explained;
+        let Explained { asked, prediction, confidence, reason } = explained;
         let (base, predicted, shown) = match prediction {
             Prediction::Exact | Prediction::Late => (None, Some(asked.action), None),
             Prediction::Different { base, predicted, difference } => {
@@ -45,6 +45,7 @@ pub(super) fn json(explained: &[ElementExplained]) -> Value {
             "action": asked.action.to_string(),
             "asked": asked.name(),
             "prediction": prediction.name(),
+            "confidence": confidence,
             "base": base.map(|digest| digest.to_string()),
             "predicted": predicted.map(|digest| digest.to_string()),
             "reason": reason,
@@ -108,11 +109,14 @@ pub(super) fn print(explained: &[ElementExplained]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_action(element: &str, Explained { asked, prediction, reason }: &Explained) -> Result<(), Failure> {
+fn print_action(element: &str, Explained { asked, prediction, confidence, reason }: &Explained) -> Result<(), Failure> {
     let because = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let what = match prediction {
         Prediction::Exact => return Ok(()),
-        Prediction::Late => format!("was predicted, and not in time{because}"),
+        Prediction::Late => {
+            let on = confidence.as_ref().map(|confidence| format!(" ({confidence})")).unwrap_or_default();
+            format!("was predicted{on}, and not in time{because}")
+        }
         Prediction::None { .. } => format!("was not predicted{because}"),
         Prediction::Different { .. } => format!("was predicted differently{because}"),
     };
