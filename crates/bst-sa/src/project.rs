@@ -12,7 +12,7 @@ use buildstream::refs::Attached;
 use buildstream::{Installation, Introspection, Invocation, Request, introspect};
 use cas_client::{ActionCache, BlobStore, FileStore};
 use clap::Args;
-use instantiate::{GraphRecords, RecordIndex};
+use instantiate::{GraphRecords, RecordIndex, Services};
 use overlay::graph::{Element, Graph};
 use reapi_proto::Digest;
 use record::{Attributor, CasdLog, CasdLogScanner, Combined, ExplicitList, ReccLogs, SubactionSource};
@@ -167,12 +167,19 @@ impl Elements {
         services::local(&project.configuration, jobs).await
     }
 
-    /// Where records are: named by the graph, or by the refs of artifacts
-    /// here and, for priming, on the artifact servers. From there they are copied to `blobs`.
-    pub(crate) fn records(&self, blobs: Option<&Arc<dyn BlobStore>>) -> Arc<dyn RecordIndex> {
+    /// The records that the graph names, or the refs of artifacts here.
+    pub(crate) fn own_records(&self) -> Arc<dyn RecordIndex> {
         match &self.project {
-            Some(project) => services::records(project, blobs),
+            Some(project) => services::own_records(project),
             None => Arc::new(GraphRecords),
+        }
+    }
+
+    /// Services to prime through, and the records to go by: those on artifact servers as well.
+    pub(crate) fn with_records(&self, services: Services) -> (Services, Arc<dyn RecordIndex>) {
+        match &self.project {
+            Some(project) => services::priming(project, services),
+            None => (services, Arc::new(GraphRecords)),
         }
     }
 

@@ -11,7 +11,7 @@ use buildstream::names::ArtifactName;
 use buildstream::records::{Layered, RefRecords};
 use buildstream::remote::{ArtifactServer, RemoteRecords};
 use buildstream::{Configuration, Introspection, Remote};
-use cas_client::decorators::Nearby;
+use cas_client::decorators::{Backed, Nearby};
 use cas_client::grpc::{Access, Endpoint, GrpcClient, GrpcConfig, RetryPolicy};
 use cas_client::{BlobStore, FileStore};
 use instantiate::{Options, RecordIndex, Services};
@@ -105,22 +105,30 @@ fn casd_client(socket: &Path) -> Result<GrpcClient, Failure> {
     Ok(GrpcClient::new(config)?)
 }
 
-/// The records that refs name; with a place to copy them to, also those on artifact servers.
-pub(crate) fn records(project: &Introspection, blobs: Option<&Arc<dyn BlobStore>>) -> Arc<dyn RecordIndex> {
-    let here = RefRecords::new(project.configuration.artifact_refs());
-    let mut indexes: Vec<Arc<dyn RecordIndex>> = vec![Arc::new(here)];
-    let Some(blobs) = blobs else { return Arc::new(Layered::new(indexes)) };
+/// Services to prime through, and the records to go by.
+///
+/// With artifact servers their records count, too; they are copied here. What
+/// those were made of is read from there where it was never built or is no longer kept here.
+pub(crate) fn priming(project: &Introspection, services: Services) -> (Services, Arc<dyn RecordIndex>) {
+    let mut indexes: Vec<Arc<dyn RecordIndex>> = vec![own_records(project)];
+    let mut blobs = Arc::clone(&services.blobs);
     for (name, servers) in &project.servers {
         for (index, storage) in servers.artifacts_to_pull() {
             match artifact_server(index, storage, Access::ReadOnly) {
                 Ok(server) => {
-                    indexes.push(Arc::new(RemoteRecords::new(server, Arc::clone(blobs)).of_project(name)));
+                    blobs = Arc::new(Backed::new(blobs, Arc::clone(&server.storage)));
+                    indexes.push(Arc::new(RemoteRecords::new(server, Arc::clone(&services.blobs)).of_project(name)));
                 }
                 Err(failure) => tracing::warn!("records on {} are not used: {}", index.url, failure.summary()),
             }
         }
     }
-    Arc::new(Layered::new(indexes))
+    (Services { blobs, ..services }, Arc::new(Layered::new(indexes)))
+}
+
+/// The records that refs name.
+pub(crate) fn own_records(project: &Introspection) -> Arc<dyn RecordIndex> {
+    Arc::new(RefRecords::new(project.configuration.artifact_refs()))
 }
 
 fn artifact_server(index: &Remote, storage: &Remote, access: Access) -> Result<ArtifactServer, Failure> {

@@ -32,7 +32,7 @@ pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failu
         args.project.elements(&args.elements, SourcePolicy::Stage, &Progress::new("looking at the elements")).await?;
     let services = Services::dry_run(elements.blobs(&args.connect)?, elements.action_cache(&args.connect)?);
     let options = Options { lookup: lookup(args.lookup), ..Options::default() };
-    let records = elements.records(None);
+    let records = elements.own_records();
     let report = run(services, elements, records, &args.elements, options).await?;
     finish(&report, args.json.json, Detail::Outcomes)
 }
@@ -55,7 +55,7 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
         completion: if args.detach { Completion::Detach } else { Completion::Await },
         ..defaults
     };
-    let records = elements.records(Some(&services.blobs));
+    let (services, records) = elements.with_records(services);
     let cachedir = elements.project.as_ref().map(|project| project.configuration.cachedir.clone());
     let report = run(services, elements, records, &args.elements, options).await;
     if let (Ok(report), Some(cachedir)) = (&report, cachedir) {

@@ -238,10 +238,10 @@ def start_daemon(context, leftovers):
     Stop.held = True
     try:
         daemon = context.get_casd()
+        # One that is stopped before it is quite there does not remove its socket.
+        leftovers.append(os.path.join(context.cachedir, os.path.basename(daemon._socket_path)))
     finally:
         Stop.held = False
-    # One that is stopped before it is quite there does not remove its socket.
-    leftovers.append(os.path.join(context.cachedir, os.path.basename(daemon._socket_path)))
     say("daemon", pid=daemon.process.pid)
     stop_if_wanted()
 

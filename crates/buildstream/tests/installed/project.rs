@@ -140,8 +140,9 @@ async fn asking_leaves_nothing_behind() {
     let after = folders.map(|folder| files_below(&world.path(folder)));
     for (before, after) in before.iter().zip(&after) {
         let differs = |path: &&PathBuf| before.get(*path) != after.get(*path);
-        let changed: Vec<_> = before.keys().chain(after.keys()).filter(differs).collect();
-        assert!(changed.is_empty(), "{changed:?}");
+        let gone: Vec<_> = before.keys().filter(differs).collect();
+        let left: Vec<_> = after.keys().filter(differs).collect();
+        assert!(gone.is_empty() && left.is_empty(), "gone or changed: {gone:?}, left or changed: {left:?}");
     }
     assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0);
 }

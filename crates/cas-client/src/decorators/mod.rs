@@ -1,11 +1,13 @@
 //! Stores that wrap stores. `Display` shows the stack, outermost first.
 
+mod backed;
 mod dry_run;
 mod limited;
 mod nearby;
 mod read_only;
 mod remembering;
 
+pub use backed::Backed;
 pub use dry_run::DryRun;
 pub use limited::Limited;
 pub use nearby::Nearby;

@@ -246,7 +246,7 @@ impl Priming {
             return Err(Lacking);
         }
         if let Some(skip) = unreadable {
-            return Ok(Inspected::Skip(skip));
+            return self.ask_unless_failing(id, compile, skip, &standard);
         }
         match verdict {
             Verdict::Same => Ok(Inspected::Known(Edits::new())),
@@ -256,7 +256,7 @@ impl Priming {
                 for content in contents {
                     match self.directives(content) {
                         Ok(_) => {}
-                        Err(Some(skip)) => return Ok(Inspected::Skip(skip)),
+                        Err(Some(skip)) => return self.ask_unless_failing(id, compile, skip, &standard),
                         Err(None) => unknown = true,
                     }
                 }
@@ -275,6 +275,21 @@ impl Priming {
                 Ok(Inspected::Waits(format!("{include}, which {file} includes")))
             }
             Verdict::Unsure(doubt) => self.ask_compiler(id, compile, &doubt.to_string(), &standard),
+        }
+    }
+
+    /// A text that cannot be read leaves it to the compiler, for which the old
+    /// texts need not be there; a service that fails would fail for that, too.
+    fn ask_unless_failing(
+        &mut self,
+        id: ActId,
+        compile: &CompileCommand,
+        skip: Skip,
+        standard: &[Bytes],
+    ) -> Result<Inspected, Lacking> {
+        match skip.kind {
+            SkipKind::Service => Ok(Inspected::Skip(skip)),
+            _ => self.ask_compiler(id, compile, &skip.reason, standard),
         }
     }
 

@@ -186,7 +186,7 @@ impl Session {
             Priming::Waiting(receiver) => {
                 let jobs = self.plan.jobs.unwrap_or_else(|| services::jobs(Some(&self.project), &self.plan.connect));
                 let options = Options { lookup: self.plan.lookup, jobs, ..Options::default() };
-                let records = services::records(&self.project, Some(&services.blobs));
+                let (services, records) = services::priming(&self.project, services);
                 let engine = Engine::new(services, graph).with_options(options).with_records(records);
                 let run = async move {
                     match engine.run(receiver).await {

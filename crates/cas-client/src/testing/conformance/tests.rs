@@ -11,7 +11,7 @@ use reapi_proto::v2::{ActionResult, OutputFile};
 use reapi_proto::{Digest, DigestFunction, raw};
 
 use super::*;
-use crate::decorators::{DryRun, Limited, Nearby, ReadOnly, Remembering};
+use crate::decorators::{Backed, DryRun, Limited, Nearby, ReadOnly, Remembering};
 use crate::{
     ActionCache, ActionCacheWriter, Blob, BlobStore, BlobStoreExt, CacheLookup, Chunks, Error, ErrorKind,
     ExecuteRequest, Execution, ExecutionOutcome, ExecutionStage, ExecutionUpdate, FileStore, InMemory, PerBlob, Result,
@@ -71,6 +71,11 @@ async fn remembering() {
 #[tokio::test]
 async fn nearby() {
     check_blob_store(Nearby::new(InMemory::new(), InMemory::new())).await;
+}
+
+#[tokio::test]
+async fn backed() {
+    check_blob_store(Backed::new(InMemory::new(), InMemory::new())).await;
 }
 
 #[tokio::test]
