@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -139,6 +140,10 @@ pub(crate) struct BuildArgs {
     /// Executions ahead of the build at once (default: as many as processors, or 64 with remote execution)
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// Start bst when the project is known, or after so many seconds at the latest: priming
+    /// can only be ahead of a build whose elements it knows
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds)]
+    pub(crate) head_start: Duration,
     #[command(flatten)]
     pub(crate) json: JsonOption,
     #[command(flatten)]
@@ -148,6 +153,11 @@ pub(crate) struct BuildArgs {
     /// Further global options of bst
     #[arg(last = true, value_name = "BST-OPTIONS", allow_hyphen_values = true)]
     pub(crate) bst_options: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
 #[derive(Args, Debug)]

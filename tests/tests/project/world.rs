@@ -125,7 +125,9 @@ impl World {
     }
 
     pub(crate) fn start_build(&self, element: &str, options: &[&str]) -> Running {
-        self.start_build_with(element, options, &[])
+        // The machine may be slow, and other things are to be shown than who is faster.
+        let options: Vec<&str> = ["--head-start", "60"].iter().chain(options).copied().collect();
+        self.start_build_with(element, &options, &[])
     }
 
     pub(crate) fn start_build_with(&self, element: &str, options: &[&str], variables: &[(&str, &str)]) -> Running {

@@ -9,7 +9,7 @@ mod session;
 mod table;
 
 use std::process::{ExitCode, ExitStatus};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use buildstream::Invocation;
 use buildstream::introspect::SourcePolicy;
@@ -27,11 +27,6 @@ use bst::{Bst, Signals};
 use session::{Plan, Session};
 use table::Outcome;
 
-/// How long BuildStream may be asked about the project before `bst` is
-/// started beside that: priming gets ahead of the build only if it knows the
-/// project first, and a build may not be delayed by more than a second in all.
-const HEAD_START: Duration = Duration::from_millis(500);
-
 pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
     let installation = project::installation()?;
@@ -43,7 +38,7 @@ pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
         Plan { mode: mode(args.mode), lookup: lookup(args.lookup), jobs: args.jobs, connect: args.connect.clone() };
     let mut beside = Beside::Asking(prepare(&installation, &invocation, &args.elements, plan, since).boxed_local());
     tokio::select! {
-        _ = timeout(HEAD_START, beside.prepared()) => {}
+        _ = timeout(args.head_start, beside.prepared()) => {}
         () = signals.end() => return Err(Failure::new("interrupted")),
     }
 
