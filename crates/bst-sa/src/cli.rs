@@ -1,10 +1,12 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::connect::ConnectOptions;
+use crate::observe::ObserveOptions;
 use crate::project::{BuildStreamOptions, ProjectOptions};
 
 /// Speculative actions for Remote Execution: run what the next build will ask for before it asks.
@@ -126,7 +128,9 @@ had been executed ahead; a direct hit was there anyway.
 Examples:
   bst-sa build app.bst
   bst-sa build app.bst -- --on-error continue --builders 8
-  bst-sa build --config my.conf --option arch x86_64 app.bst --json")]
+  bst-sa build --config my.conf --option arch x86_64 app.bst --json
+  bst-sa build --progress --trace build.json app.bst
+  bst-sa build --metrics /var/lib/node_exporter/textfile/bst_sa.prom app.bst")]
 pub(crate) struct BuildArgs {
     /// Elements to build
     #[arg(value_name = "ELEMENT", required = true)]
@@ -139,6 +143,11 @@ pub(crate) struct BuildArgs {
     /// Executions ahead of the build at once (default: as many as processors, or 64 with remote execution)
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// Say on stderr how priming goes, in between what bst prints, every few seconds
+    #[arg(long)]
+    pub(crate) progress: bool,
+    #[command(flatten)]
+    pub(crate) observe: ObserveOptions,
     #[command(flatten)]
     pub(crate) json: JsonOption,
     #[command(flatten)]
@@ -204,7 +213,8 @@ pub(crate) struct InstantiateArgs {
 #[command(after_help = "\
 Examples:
   bst-sa prime --graph next.json --server unix:casd.sock app.bst
-  bst-sa prime --graph next.json --server http://127.0.0.1:50051 --jobs 64 --detach")]
+  bst-sa prime --graph next.json --server http://127.0.0.1:50051 --jobs 64 --detach
+  bst-sa prime --graph next.json --server unix:casd.sock --skip-below 0.2 --trace prime.json")]
 pub(crate) struct PrimeArgs {
     /// Elements to prime, with everything they build against (default: the whole graph)
     #[arg(value_name = "ELEMENT")]
@@ -214,12 +224,15 @@ pub(crate) struct PrimeArgs {
     /// Submit what is ready and return without waiting for results
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Executions in flight at once
+    /// Executions in flight at once, at most; fewer while the service is busy
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Priority of the executions; higher numbers run later, a build's own actions have 0
     #[arg(long, value_name = "N")]
     pub(crate) priority: Option<i32>,
+    /// Leave out actions that ran for less than this many seconds, unless another one needs them
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) skip_below: Option<Duration>,
     /// Submit no more than this many actions
     #[arg(long, value_name = "N")]
     pub(crate) max_actions: Option<u64>,
@@ -229,6 +242,8 @@ pub(crate) struct PrimeArgs {
     /// Upload no more than this many bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_bytes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) observe: ObserveOptions,
     #[command(flatten)]
     pub(crate) json: JsonOption,
     #[command(flatten)]
@@ -343,6 +358,11 @@ pub(crate) struct ExecArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "expected a time that is not negative".to_owned())
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
