@@ -80,15 +80,16 @@ impl Weather {
     /// Mostly a few milliseconds or nothing, sometimes very long.
     pub async fn pause(&self) {
         match self.0.seeded.below(8) {
-            0..=2 => self.0.seeded.turns(6).await,
-            3..=6 => tokio::time::sleep(Duration::from_millis(self.0.seeded.below(40))).await,
+            0..=2 => {}
+            3 => self.0.seeded.turns(4).await,
+            4..=6 => tokio::time::sleep(Duration::from_millis(self.0.seeded.below(40))).await,
             _ => tokio::time::sleep(Duration::from_secs(self.0.seeded.below(40))).await,
         }
     }
 
     async fn fallibly(&self, operation: &'static str) -> Result<()> {
         self.pause().await;
-        if self.0.sky == Sky::Stormy && self.one_in(12) {
+        if self.0.sky == Sky::Stormy && self.one_in(25) {
             return Err(Error::new(ErrorKind::Unavailable, operation, "a storm"));
         }
         Ok(())
