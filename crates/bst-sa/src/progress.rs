@@ -98,8 +98,7 @@ mod tests {
         let mut progress = instantiate::Progress { finished: 3, running: 2, ..Default::default() };
         assert_eq!(line(&progress), "3 primed, 2 in flight");
         (progress.ready, progress.preparing, progress.waiting) = (7, 1, 40);
-        let expected =
-            "3 primed, 2 in flight, 7 waiting for their turn, 1 being adapted, 40 waiting for inputs";
+        let expected = "3 primed, 2 in flight, 7 waiting for their turn, 1 being adapted, 40 waiting for inputs";
         assert_eq!(line(&progress), expected);
     }
 }

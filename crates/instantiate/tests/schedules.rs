@@ -320,7 +320,7 @@ fn a_run_that_is_dropped_can_be_repeated() {
         for seed in 0..REPEATED {
             let seeded = Seeded::new(seed);
             let weather = Weather::new(seeded.clone(), Sky::Busy);
-            let limit = Duration::from_millis(seeded.below(60_000));
+            let limit = Duration::from_millis(seeded.below(240_000));
             let run = stage.run(&seeded, &weather, |sender| {
                 let (weather, events) = (&weather, stage.shuffled(&seeded));
                 async move { tell(weather, &sender, events).await }

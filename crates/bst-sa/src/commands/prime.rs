@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::cli::{InstantiateArgs, LookupChoice, PrimeArgs};
 use crate::failure::Failure;
 use crate::journal;
-use crate::output;
 use crate::observe::{Observation, ObserveOptions};
+use crate::output;
 use crate::progress::{self, Progress};
 use crate::project::Elements;
 use crate::services::{self, Prepared};
@@ -34,8 +34,7 @@ pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failu
     let services = Services::dry_run(elements.blobs(&args.connect)?, elements.action_cache(&args.connect)?);
     let options = Options { lookup: lookup(args.lookup), ..Options::default() };
     let records = elements.own_records();
-    let report =
-        run(services, elements, records, &args.elements, options, &ObserveOptions::default()).await?;
+    let report = run(services, elements, records, &args.elements, options, &ObserveOptions::default()).await?;
     finish(&report, args.json.json, Detail::Outcomes)
 }
 

@@ -78,9 +78,9 @@ impl Metrics {
         metrics.register();
         metrics.active.set(1);
         metrics.progress(&Progress::default());
-        metrics.try_write().map_err(|e| {
-            Failure::usage(format!("{} cannot be written", metrics.path.display())).because(&e)
-        })?;
+        metrics
+            .try_write()
+            .map_err(|e| Failure::usage(format!("{} cannot be written", metrics.path.display())).because(&e))?;
         Ok(metrics)
     }
 

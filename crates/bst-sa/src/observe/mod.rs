@@ -53,8 +53,7 @@ impl Observation {
         let trace = options.trace.clone().map(Trace::create).transpose()?;
         let metrics = options.metrics.clone().map(Metrics::create).transpose()?;
         let periodic = metrics.is_some();
-        let sinks =
-            Arc::new(Sinks { trace: Mutex::new(trace), metrics: Mutex::new(metrics), show: Box::new(show) });
+        let sinks = Arc::new(Sinks { trace: Mutex::new(trace), metrics: Mutex::new(metrics), show: Box::new(show) });
         let writer = periodic.then(|| tokio::spawn(write_periodically(Arc::clone(&sinks))));
         Ok(Self { sinks, writer })
     }

@@ -96,7 +96,8 @@ impl Trace {
             |e: std::io::Error| Failure::usage(format!("{} cannot be written", path.display())).because(&e);
         let file = File::create(&path).map_err(unwritable)?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let about = json!({ "program": "bst-sa", "version": env!("CARGO_PKG_VERSION"), "started": started.as_secs_f64() });
+        let about =
+            json!({ "program": "bst-sa", "version": env!("CARGO_PKG_VERSION"), "started": started.as_secs_f64() });
         let head = format!("{{\"displayTimeUnit\":\"ms\",\"otherData\":{about},\"traceEvents\":[");
         file.write_all_at(format!("{head}{END}").as_bytes(), 0).map_err(unwritable)?;
         let mut trace = Self {
@@ -246,7 +247,15 @@ impl Trace {
         }
     }
 
-    fn slice(&mut self, group: u32, lane: u32, (from, to): (Duration, Duration), category: &str, name: &str, args: Value) {
+    fn slice(
+        &mut self,
+        group: u32,
+        lane: u32,
+        (from, to): (Duration, Duration),
+        category: &str,
+        name: &str,
+        args: Value,
+    ) {
         let (from, to) = (micros(from), micros(to));
         self.write(&json!({
             "ph": "X", "pid": group, "tid": lane, "ts": from, "dur": to.saturating_sub(from),
@@ -304,6 +313,7 @@ mod tests {
         let before = read(&path).len();
         let digests: Vec<Digest> = (0..3_u8).map(|i| DigestFunction::Sha256.digest(&[i])).collect();
         let [a, b, c] = digests[..] else { unreachable!() };
+        let failed = ExecutionReport::Failed("no luck".to_owned());
         let mut tell = |action, step| {
             let kind = ActionKind::Adapted;
             trace.action(&ActionEvent { action, element: "a \"quoted\"\u{1b}.bst", kind, upload_bytes: 7, step });
@@ -317,13 +327,14 @@ mod tests {
         tell(a, ActionStep::Completed { cached: false, queued: Some(Duration::from_secs(2)), executed: None });
         let read_back = tell(a, ActionStep::Ended(&ExecutionReport::Executed));
         assert_eq!(read_back, before + 5, "three lanes, two slices");
-        tell(b, ActionStep::Ended(&ExecutionReport::Failed("no luck".to_owned())));
+        tell(b, ActionStep::Ended(&failed));
         tell(b, ActionStep::Wanted);
         tell(b, ActionStep::Ended(&ExecutionReport::Cached));
         trace.progress(&Progress { running: 1, ready: 2, waiting: 3, ..Progress::default() });
         trace.finish();
 
-        let actions: Vec<Value> = slices(&path, PRIMING).into_iter().filter(|event| event["cat"] == "adapted").collect();
+        let actions: Vec<Value> =
+            slices(&path, PRIMING).into_iter().filter(|event| event["cat"] == "adapted").collect();
         let outcomes: Vec<&str> = actions.iter().map(|event| event["args"]["outcome"].as_str().unwrap()).collect();
         assert_eq!(outcomes, ["executed", "failed", "cached", "unfinished"]);
         let lanes: Vec<u64> = actions.iter().map(|event| event["tid"].as_u64().unwrap()).collect();

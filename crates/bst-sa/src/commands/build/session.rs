@@ -154,10 +154,7 @@ impl Session {
             Sighting::Started(element) => {
                 self.live.names(element).for_each(|name| self.observation.element_started(name));
             }
-            Sighting::Sources(_)
-            | Sighting::Running(_)
-            | Sighting::Artifact(_)
-            | Sighting::Requested(_) => {}
+            Sighting::Sources(_) | Sighting::Running(_) | Sighting::Artifact(_) | Sighting::Requested(_) => {}
         }
         for news in self.live.take(sighting) {
             match &news {
