@@ -188,7 +188,8 @@ async fn more_is_requested_as_long_as_it_starts_soon() {
     let first = project.times().iter().filter(|when| **when == project.times()[0]).count();
     assert_eq!(first, 16);
     assert_eq!(in_flight.iter().max(), Some(&64));
-    assert!(in_flight[200..].iter().all(|count| *count > 60), "{in_flight:?}");
+    // Sixteen end at a time, as they began.
+    assert!(in_flight[64..].iter().all(|count| *count > 48), "{in_flight:?}");
 }
 
 #[tokio::test(start_paused = true)]
