@@ -22,6 +22,11 @@ impl Progress {
         progress
     }
 
+    /// Goes to the log only.
+    pub(crate) fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
     /// Replaces the message. Where nobody looks it goes to the log instead.
     pub(crate) fn say(&self, what: impl Into<String>) {
         let what = what.into();

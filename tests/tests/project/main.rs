@@ -12,12 +12,14 @@ mod faults;
 mod world;
 
 use std::fs;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use world::{Casd, World, figure};
 
 const DEP_H: &str = "files/dep/usr/include/dep.h";
 const UTIL_C: &str = "files/app/util.c";
+/// Pairs of builds whose times are compared.
+const OVERHEAD_RUNS: usize = 5;
 
 #[test]
 fn generation() {
@@ -142,6 +144,27 @@ fn chaining() {
     let early = world.results_since(start).into_iter().filter(|stored| *stored < slow).count();
     figure("results stored while slow-dep was being built", 2, early);
     figure("what the program says", "43 7 1", world.run("app-chained.bst", "usr/bin/app-chained"));
+}
+
+/// What `bst-sa build` costs where there is nothing to do, beside what `bst build` costs.
+#[test]
+fn overhead() {
+    let Some(world) = World::new() else { return };
+    world.build("app.bst", &[]);
+    let (mut alone, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..OVERHEAD_RUNS {
+        let started = Instant::now();
+        assert_eq!(world.bst_status(&["build", "app.bst"]), 0);
+        alone.push(started.elapsed());
+        let started = Instant::now();
+        world.build("app.bst", &[]);
+        ours.push(started.elapsed());
+    }
+    // The least of several is what other work on the machine disturbs least.
+    let (alone, ours) = (alone.into_iter().min().unwrap(), ours.into_iter().min().unwrap());
+    println!("unchanged: bst {alone:.2?}, bst-sa {ours:.2?}");
+    let allowed = alone.mul_f64(1.03) + Duration::from_secs(1);
+    figure("an unchanged build costs 3 % and a second at most", true, ours <= allowed);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(super) const ALL: &[Scenario] = &[
     on_project("priming", "a header changes: every action of the rebuild is found"),
     on_project("chaining", "a link is primed while a slow dependency builds"),
     on_project("remote-pull", "a second machine primes from records on an artifact server"),
+    on_project("overhead", "an unchanged project: what bst-sa build costs beside bst build"),
     on_project("nothing-breaks", "whatever fails beside the build, the build does not"),
     Scenario {
         name: "by-hand",

@@ -14,8 +14,8 @@ use crate::{CacheState, Introspection};
 
 /// The elements of a project, kept up to date while it is built.
 ///
-/// It begins with what BuildStream said before the build, and
-/// [takes in](Self::take) what appears from then on.
+/// It begins with what BuildStream said, before the build or while it began,
+/// and [takes in](Self::take) what appears from then on. Sightings may come in any order.
 #[derive(Debug)]
 pub struct LiveBuild {
     elements: Vec<Element>,
@@ -24,6 +24,10 @@ pub struct LiveBuild {
     /// The artifact that each element has, by its strong key.
     current: Vec<Option<String>>,
     started: FxHashSet<usize>,
+    /// The artifact of each element that was taken in, by its strong key.
+    taken: FxHashMap<usize, String>,
+    /// Artifacts of elements that nothing has built here, as far as is known.
+    pulled: FxHashMap<usize, Built>,
     artifact_refs: ArtifactRefs,
     source_refs: SourceRefs,
 }
@@ -72,7 +76,17 @@ impl LiveBuild {
             current.push(key.map(ToString::to_string));
         }
         let source_refs = project.configuration.source_refs();
-        Self { elements, rows, by_sources, current, started: FxHashSet::default(), artifact_refs, source_refs }
+        Self {
+            elements,
+            rows,
+            by_sources,
+            current,
+            started: FxHashSet::default(),
+            taken: FxHashMap::default(),
+            pulled: FxHashMap::default(),
+            artifact_refs,
+            source_refs,
+        }
     }
 
     /// Under what the elements are filed: what to [watch](super::Watcher::start) for.
@@ -108,10 +122,7 @@ impl LiveBuild {
             Sighting::Daemon(_) | Sighting::DaemonLog(_) => Vec::new(),
             Sighting::Requested(action) => vec![News::Event(Event::Requested { action: *action })],
             Sighting::Sources(key) => self.sources(key),
-            Sighting::Started(element) => {
-                self.started.extend(self.rows.get(element).into_iter().flatten());
-                Vec::new()
-            }
+            Sighting::Started(element) => self.started(element),
             Sighting::Running(element) => self.running(element),
             Sighting::Artifact(name) => self.artifact(name),
         }
@@ -135,6 +146,16 @@ impl LiveBuild {
             News::Event(Event::SourcesAvailable { element: self.elements[row].name.clone(), root })
         };
         rows.into_iter().map(news).collect()
+    }
+
+    /// What is listed after the fact may tell of the artifact first.
+    fn started(&mut self, element: &ElementRef) -> Vec<News> {
+        let mut news = Vec::new();
+        for row in self.rows.get(element).into_iter().flatten() {
+            self.started.insert(*row);
+            news.extend(self.pulled.remove(row).map(News::Built));
+        }
+        news
     }
 
     /// The build has reached an element when it is about to ask for actions.
@@ -170,7 +191,7 @@ impl LiveBuild {
         let strong = name.key().as_str();
         // Other options or another state of the project give other weak keys.
         if self.elements[row].weak_key.as_deref() != Some(artifact.message().weak_key.as_str())
-            || self.current[row].as_deref() == Some(strong)
+            || self.taken.get(&row).is_some_and(|taken| taken == strong)
         {
             return Vec::new();
         }
@@ -182,21 +203,28 @@ impl LiveBuild {
                 return Vec::new();
             }
         };
-        self.current[row] = Some(strong.to_owned());
-        let element = &mut self.elements[row];
-        element.strong_key = Some(strong.to_owned());
-        element.cached = Some(true);
-        element.artifact = Some(root);
-        let mut news = vec![News::Event(Event::ArtifactAvailable { element: element.name.clone(), root })];
+        self.taken.insert(row, strong.to_owned());
+        let mut news = Vec::new();
+        if self.current[row].as_deref() != Some(strong) {
+            self.current[row] = Some(strong.to_owned());
+            let element = &mut self.elements[row];
+            element.strong_key = Some(strong.to_owned());
+            element.cached = Some(true);
+            element.artifact = Some(root);
+            news.push(News::Event(Event::ArtifactAvailable { element: element.name.clone(), root }));
+        }
+        let buildtree = artifact.message().buildtree.as_ref().and_then(|digest| digest.try_into().ok());
+        let built = Built {
+            element: self.elements[row].name.clone(),
+            artifact: name.clone(),
+            buildtree,
+            incremental: artifact.message().was_workspaced,
+        };
         // What was pulled ran nothing here.
         if self.started.contains(&row) {
-            let buildtree = artifact.message().buildtree.as_ref().and_then(|digest| digest.try_into().ok());
-            news.push(News::Built(Built {
-                element: element.name.clone(),
-                artifact: name.clone(),
-                buildtree,
-                incremental: artifact.message().was_workspaced,
-            }));
+            news.push(News::Built(built));
+        } else {
+            self.pulled.insert(row, built);
         }
         news
     }
@@ -253,6 +281,25 @@ mod tests {
         let mut live = build(&cache);
         let news = live.take(&artifact(&cache, "lib.bst", 'a', '1'));
         assert!(matches!(news[..], [News::Event(Event::ArtifactAvailable { .. })]), "{news:?}");
+    }
+
+    #[test]
+    fn what_was_built_while_buildstream_was_asked_is_told_whatever_is_seen_first() {
+        let cache = Cache::new();
+        let mut live = build(&cache);
+        let sighting = artifact(&cache, "lib.bst", 'a', '1');
+        live.take(&sighting);
+        let news = live.take(&started("lib.bst"));
+        assert!(matches!(&news[..], [News::Built(built)] if built.element == "lib.bst"), "{news:?}");
+        assert_eq!(live.take(&sighting), []);
+        assert_eq!(live.take(&started("lib.bst")), []);
+
+        // It was built before the answer: the artifact is no news, its actions are.
+        let mut live = build(&cache);
+        live.current[0] = Some(key('a').to_string());
+        assert_eq!(live.take(&sighting), []);
+        let news = live.take(&started("lib.bst"));
+        assert!(matches!(&news[..], [News::Built(_)]), "{news:?}");
     }
 
     #[test]

@@ -8,11 +8,14 @@ mod record;
 mod session;
 mod table;
 
-use std::process::ExitCode;
-use std::time::SystemTime;
+use std::process::{ExitCode, ExitStatus};
+use std::time::{Duration, SystemTime};
 
 use buildstream::Invocation;
 use buildstream::introspect::SourcePolicy;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::timeout;
 
 use crate::cli::BuildArgs;
 use crate::commands::generate::mode;
@@ -23,6 +26,11 @@ use crate::project;
 use bst::{Bst, Signals};
 use session::{Plan, Session};
 use table::Outcome;
+
+/// How long BuildStream may be asked about the project before `bst` is
+/// started beside that: priming gets ahead of the build only if it knows the
+/// project first, and a build may not be delayed by more than a second in all.
+const HEAD_START: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
@@ -39,12 +47,10 @@ pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
         observe: args.observe.clone(),
         progress: args.progress.then(Lines::new),
     };
-    let mut session = tokio::select! {
-        session = prepare(&installation, &invocation, &args.elements, plan, since) => session,
+    let mut beside = Beside::Asking(prepare(&installation, &invocation, &args.elements, plan, since).boxed_local());
+    tokio::select! {
+        _ = timeout(HEAD_START, beside.prepared()) => {}
         () = signals.end() => return Err(Failure::new("interrupted")),
-    };
-    if let Err(failure) = &session {
-        tracing::warn!("building without priming: {}", failure.summary());
     }
 
     let mut bst = Bst::start(&installation, &invocation, &args.elements)?;
@@ -53,23 +59,60 @@ pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
             biased;
             status = bst.wait() => break status?,
             signal = signals.next() => bst.forward(signal),
-            () = step(&mut session) => {}
+            () = beside.step() => {}
         }
     };
-    let outcome = match session {
-        Ok(session) => {
-            let progress = Progress::new("recording what was built");
-            let ended = tokio::select! {
-                ended = session.finish() => ended,
-                () = signals.end() => return Err(Failure::new("interrupted while recording; the build itself is over")),
-            };
-            drop(progress);
-            Outcome { ended: Some(ended), without: None, status }
-        }
-        Err(failure) => Outcome { ended: None, without: Some(failure.summary()), status },
+    let progress = Progress::new("recording what was built");
+    let outcome = tokio::select! {
+        outcome = beside.finish(status) => outcome,
+        () = signals.end() => return Err(Failure::new("interrupted while recording; the build itself is over")),
     };
+    drop(progress);
     table::print(&outcome, args.json.json)?;
     Ok(bst::exit_code(status))
+}
+
+/// What goes on beside the build.
+enum Beside<'a> {
+    /// BuildStream is being asked about the project.
+    Asking(LocalBoxFuture<'a, Result<Session, Failure>>),
+    Watching(Box<Session>),
+    /// It cannot be, for this reason.
+    Nothing(Failure),
+}
+
+impl Beside<'_> {
+    /// Ready once BuildStream has answered. Dropping the future loses nothing.
+    async fn prepared(&mut self) {
+        if let Self::Asking(answer) = self {
+            *self = match answer.await {
+                Ok(session) => Self::Watching(Box::new(session)),
+                Err(failure) => {
+                    tracing::warn!("building without priming: {}", failure.summary());
+                    Self::Nothing(failure)
+                }
+            };
+        }
+    }
+
+    /// Does the next thing that is due; never ready if there is nothing more to do.
+    async fn step(&mut self) {
+        match self {
+            Self::Asking(_) => self.prepared().await,
+            Self::Watching(session) => session.step().await,
+            Self::Nothing(_) => std::future::pending().await,
+        }
+    }
+
+    /// The build is over.
+    async fn finish(mut self, status: ExitStatus) -> Outcome {
+        self.prepared().await;
+        match self {
+            Self::Watching(session) => Outcome { ended: Some(session.finish().await), without: None, status },
+            Self::Nothing(failure) => Outcome { ended: None, without: Some(failure.summary()), status },
+            Self::Asking(_) => Outcome { ended: None, without: Some("BuildStream did not answer".to_owned()), status },
+        }
+    }
 }
 
 async fn prepare(
@@ -79,15 +122,8 @@ async fn prepare(
     plan: Plan,
     since: SystemTime,
 ) -> Result<Session, Failure> {
-    let progress = Progress::new("looking at the elements");
+    // `bst` is about to have the terminal.
+    let progress = Progress::hidden();
     let project = project::ask(installation, invocation.clone(), elements, SourcePolicy::Stage, &progress).await?;
     Session::start(project, plan, since)
-}
-
-/// Never ready without a session.
-async fn step(session: &mut Result<Session, Failure>) {
-    match session {
-        Ok(session) => session.step().await,
-        Err(_) => std::future::pending().await,
-    }
 }
