@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
-use instantiate::{ActionEvent, Observer, Progress};
+use instantiate::{ActionEvent, ExecutionReport, Observer, Progress};
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
@@ -136,8 +136,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What became of an action, in one word.
-fn outcome(execution: &instantiate::ExecutionReport) -> &'static str {
-    use instantiate::ExecutionReport;
+fn outcome(execution: &ExecutionReport) -> &'static str {
     match execution {
         ExecutionReport::NotRun => "skipped",
         ExecutionReport::Cached => "cached",

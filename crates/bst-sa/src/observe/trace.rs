@@ -188,16 +188,16 @@ impl Trace {
         let Some((submitted, times)) = action.submitted else {
             // Look-ups go together, so that they overlap; they are marks, not slices with a length.
             args.extend([seconds("looked_up_seconds", now.saturating_sub(action.wanted))]);
-            self.slice(PRIMING, LOOKED_UP, (now, now), kind, &action.element, args.into());
+            self.slice(PRIMING, LOOKED_UP, (now, now), kind, &action.element, &args.into());
             return;
         };
         if times > 1 {
             args.insert("submissions".to_owned(), times.into());
         }
-        self.slice(PRIMING, action.lane, (submitted, now), kind, &action.element, args.into());
+        self.slice(PRIMING, action.lane, (submitted, now), kind, &action.element, &args.into());
         if let Some(executing) = action.executing.filter(|executing| *executing >= submitted) {
             let end = action.completed.unwrap_or(now);
-            self.slice(PRIMING, action.lane, (executing, end), "stage", "executing", json!({}));
+            self.slice(PRIMING, action.lane, (executing, end), "stage", "executing", &json!({}));
         }
         self.priming.give_back(action.lane);
     }
@@ -229,9 +229,9 @@ impl Trace {
     fn end_element(&mut self, name: &str, outcome: &str) {
         let Some(Element { lane, started, running }) = self.elements.remove(name) else { return };
         let now = self.began.elapsed();
-        self.slice(BUILD, lane, (started, now), "element", name, json!({ "outcome": outcome }));
+        self.slice(BUILD, lane, (started, now), "element", name, &json!({ "outcome": outcome }));
         if let Some(running) = running {
-            self.slice(BUILD, lane, (running, now), "stage", "running", json!({}));
+            self.slice(BUILD, lane, (running, now), "stage", "running", &json!({}));
         }
         self.building.give_back(lane);
     }
@@ -254,7 +254,7 @@ impl Trace {
         (from, to): (Duration, Duration),
         category: &str,
         name: &str,
-        args: Value,
+        args: &Value,
     ) {
         let (from, to) = (micros(from), micros(to));
         self.write(&json!({
