@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::connect::ConnectOptions;
+use crate::observe::ObserveOptions;
 use crate::project::{BuildStreamOptions, ProjectOptions};
 
 /// Speculative actions for Remote Execution: run what the next build will ask for before it asks.
@@ -127,7 +128,9 @@ had been executed ahead; a direct hit was there anyway.
 Examples:
   bst-sa build app.bst
   bst-sa build app.bst -- --on-error continue --builders 8
-  bst-sa build --config my.conf --option arch x86_64 app.bst --json")]
+  bst-sa build --config my.conf --option arch x86_64 app.bst --json
+  bst-sa build --progress --trace build.json app.bst
+  bst-sa build --metrics /var/lib/node_exporter/textfile/bst_sa.prom app.bst")]
 pub(crate) struct BuildArgs {
     /// Elements to build
     #[arg(value_name = "ELEMENT", required = true)]
@@ -144,6 +147,11 @@ pub(crate) struct BuildArgs {
     /// can only be ahead of a build whose elements it knows
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds)]
     pub(crate) head_start: Duration,
+    /// Say on stderr how priming goes, in between what bst prints, every few seconds
+    #[arg(long)]
+    pub(crate) progress: bool,
+    #[command(flatten)]
+    pub(crate) observe: ObserveOptions,
     #[command(flatten)]
     pub(crate) json: JsonOption,
     #[command(flatten)]
@@ -153,11 +161,6 @@ pub(crate) struct BuildArgs {
     /// Further global options of bst
     #[arg(last = true, value_name = "BST-OPTIONS", allow_hyphen_values = true)]
     pub(crate) bst_options: Vec<String>,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
 #[derive(Args, Debug)]
@@ -214,7 +217,8 @@ pub(crate) struct InstantiateArgs {
 #[command(after_help = "\
 Examples:
   bst-sa prime --graph next.json --server unix:casd.sock app.bst
-  bst-sa prime --graph next.json --server http://127.0.0.1:50051 --jobs 64 --detach")]
+  bst-sa prime --graph next.json --server http://127.0.0.1:50051 --jobs 64 --detach
+  bst-sa prime --graph next.json --server unix:casd.sock --skip-below 0.2 --trace prime.json")]
 pub(crate) struct PrimeArgs {
     /// Elements to prime, with everything they build against (default: the whole graph)
     #[arg(value_name = "ELEMENT")]
@@ -224,12 +228,15 @@ pub(crate) struct PrimeArgs {
     /// Submit what is ready and return without waiting for results
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Executions in flight at once
+    /// Executions in flight at once, at most; fewer while the service is busy
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Priority of the executions; higher numbers run later, a build's own actions have 0
     #[arg(long, value_name = "N")]
     pub(crate) priority: Option<i32>,
+    /// Leave out actions that ran for less than this many seconds, unless another one needs them
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) skip_below: Option<Duration>,
     /// Submit no more than this many actions
     #[arg(long, value_name = "N")]
     pub(crate) max_actions: Option<u64>,
@@ -239,6 +246,8 @@ pub(crate) struct PrimeArgs {
     /// Upload no more than this many bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_bytes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) observe: ObserveOptions,
     #[command(flatten)]
     pub(crate) json: JsonOption,
     #[command(flatten)]
@@ -353,6 +362,11 @@ pub(crate) struct ExecArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "expected a time that is not negative".to_owned())
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

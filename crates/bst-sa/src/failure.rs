@@ -70,6 +70,7 @@ impl From<cas_client::Error> for Failure {
         use cas_client::ErrorKind;
         let hint = match error.kind() {
             ErrorKind::Unavailable => Some("is the service running? `bst-sa doctor` with the same options tells more"),
+            ErrorKind::Exhausted => Some("the service has too much to do; try again later, or with fewer --jobs"),
             ErrorKind::NotFound => Some("it may have expired there, or be elsewhere; check --server and --cas"),
             ErrorKind::Corrupt => {
                 Some("what is stored or was sent under this digest is something else; ask another store")

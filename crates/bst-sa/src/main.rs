@@ -13,6 +13,7 @@ mod failure;
 mod files;
 mod graph;
 mod journal;
+mod observe;
 mod output;
 mod progress;
 mod project;

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use reapi_proto::Digest;
 
@@ -13,6 +14,8 @@ pub enum ErrorKind {
     NotFound,
     /// The service could not be reached or kept failing after all retries: try again later.
     Unavailable,
+    /// The service has more to do than it can: ask for less, and after [`Error::retry_after`].
+    Exhausted,
     /// Bytes did not match their digest: do not use them, ask elsewhere.
     Corrupt,
     /// The other side broke the protocol: report it, do not retry.
@@ -39,6 +42,7 @@ impl fmt::Display for ErrorKind {
         f.write_str(match self {
             Self::NotFound => "not found",
             Self::Unavailable => "unavailable",
+            Self::Exhausted => "exhausted",
             Self::Corrupt => "corrupt data",
             Self::Protocol => "protocol error",
             Self::LimitExceeded => "limit exceeded",
@@ -66,6 +70,7 @@ struct Context {
     endpoint: Option<String>,
     digests: Vec<Digest>,
     attempts: u32,
+    retry_after: Option<Duration>,
     reason: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -83,6 +88,7 @@ impl Error {
             endpoint: None,
             digests: Vec::new(),
             attempts: 1,
+            retry_after: None,
             reason: reason.into(),
             source: None,
         }))
@@ -128,6 +134,13 @@ impl Error {
         self
     }
 
+    /// Says when the service wants to be asked again.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
     /// Keeps the underlying error.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -145,6 +158,12 @@ impl Error {
     #[must_use]
     pub fn digests(&self) -> &[Digest] {
         &self.0.digests
+    }
+
+    /// How long the service asked to be left alone (`RetryInfo`), counted from its answer.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// The explanation alone.

@@ -144,6 +144,12 @@ pub enum ExecutionUpdate {
         /// The operation's name.
         operation: String,
     },
+    /// The service has too much to do to take the action now. It is asked
+    /// again, by itself, after this or longer where the service said how long.
+    Delayed {
+        /// What the service asked for.
+        retry_after: Option<Duration>,
+    },
     /// The stage changed.
     Stage(ExecutionStage),
     /// It is over; the stream ends after this.
@@ -166,7 +172,8 @@ pub struct ExecutionOutcome {
 pub trait Execution: Debug + Display + Send + Sync + 'static {
     /// Starts (or joins) an execution and follows it to its end.
     ///
-    /// Reconnects by itself. Dropping the stream stops watching, not the
+    /// Reconnects by itself. An action that the service has no room for is
+    /// submitted again only while the stream is read. Dropping the stream stops watching, not the
     /// action; use [`cancel`](Self::cancel) for that.
     ///
     /// # Errors

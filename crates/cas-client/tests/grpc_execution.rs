@@ -57,6 +57,7 @@ fn words(updates: &[ExecutionUpdate]) -> Vec<String> {
         .iter()
         .map(|update| match update {
             ExecutionUpdate::Accepted { operation } => operation.clone(),
+            ExecutionUpdate::Delayed { retry_after } => format!("delayed {retry_after:?}"),
             ExecutionUpdate::Stage(stage) => format!("{stage:?}"),
             ExecutionUpdate::Done(outcome) => format!("exit {}", outcome.result.exit_code),
         })
@@ -116,6 +117,24 @@ async fn a_forgotten_operation_is_submitted_again() {
     server.script.wait.then_ok(replies(vec![queued("two"), Err(Status::not_found("restarted"))]));
     server.script.execute.then_ok(replies(vec![succeeded("three")]));
     assert_eq!(words(&run(&server.client()).await.unwrap()), ["one", "Queued", "two", "three", "exit 0"]);
+}
+
+#[tokio::test]
+async fn that_there_is_no_room_is_said_before_it_is_tried_again() {
+    let server = Scripted::start().await;
+    let soon = rpc::RetryInfo { retry_delay: Some(prost_types::Duration { seconds: 0, nanos: 20_000_000 }) };
+    server.script.execute.then_fail(Status::resource_exhausted("the queue is full"));
+    server.script.execute.then_fail(detailed(Code::ResourceExhausted, vec![any(&soon)]));
+    server.script.execute.then_ok(replies(vec![queued("op"), failed("op", Code::ResourceExhausted, vec![])]));
+    server.script.execute.then_ok(replies(vec![succeeded("op")]));
+    let updates = run(&server.client_with(|config| config.retry.max_attempts = 5)).await.unwrap();
+    let expected = ["delayed None", "delayed Some(20ms)", "op", "Queued", "delayed None", "op", "exit 0"];
+    assert_eq!(words(&updates), expected);
+    for _ in 0..10 {
+        server.script.execute.then_fail(detailed(Code::ResourceExhausted, vec![any(&soon)]));
+    }
+    let error = run(&server.client()).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Exhausted, Some(Duration::from_millis(20))));
 }
 
 #[tokio::test]

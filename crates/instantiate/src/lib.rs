@@ -17,7 +17,9 @@
 //!
 //! The crate knows no concrete store or service (only the traits of
 //! [`cas_client`]), no orchestrator, and not how records are made. It spawns
-//! no tasks and reads no clock: dropping the future of a run ends it.
+//! no tasks: dropping the future of a run ends it. Its only clock is `tokio`'s,
+//! for queue times and for rests that a busy service asks for, so a paused one
+//! works; the runtime must have time enabled where something is executed.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -70,7 +72,7 @@ mod engine;
 pub use engine::{Engine, SetupError};
 pub use event::Event;
 pub use lookup::{Candidate, GraphRecords, Lookup, RecordIndex};
-pub use observer::{Observer, Progress};
+pub use observer::{ActionEvent, ActionKind, ActionStep, Observer, Progress};
 pub use options::{Budget, Completion, Options};
 pub use report::{ActionReport, Confidence, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
 pub use services::Services;

@@ -7,7 +7,9 @@ use crate::lookup::Lookup;
 /// How an [`Engine`](crate::Engine) works.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// The most executions that are requested and not answered at a time; at least 1.
+    /// The most executions that are requested and not answered at a time; at
+    /// least 1. It may be fewer: as many as the service starts within seconds,
+    /// found out as the run goes on, and fewer again when it has no room for more.
     pub jobs: usize,
     /// Priority of the executions: lower runs sooner, builds use 0, so
     /// speculative work takes a positive number.
@@ -18,9 +20,17 @@ pub struct Options {
     pub budget: Budget,
     /// What becomes of an execution once it is requested.
     pub completion: Completion,
-    /// Adapted actions that ran for less than this when they were recorded
-    /// are not executed, unless another recorded action uses their outputs.
-    /// Actions of unknown duration are.
+    /// Actions that ran for less than this when they were recorded are not
+    /// executed, unless another recorded action uses their outputs or they
+    /// are part of a configure script, all of which the element waits for.
+    /// Actions of unknown duration are executed.
+    ///
+    /// Zero by default: a hit saves the build the time that its client takes
+    /// to upload and submit besides the time that the action runs, and both
+    /// machines of a cluster and processors of a quiet workstation are there
+    /// to be used. It pays to leave cheap actions out where executions cost
+    /// money or compete with the build; then a sensible value is what one
+    /// execution costs besides running, some tenths of a second.
     pub minimum_duration: Duration,
 }
 

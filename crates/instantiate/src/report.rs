@@ -165,6 +165,10 @@ pub struct Totals {
     pub superseded: u64,
     /// Executions that were requested, repetitions after missing inputs not counted.
     pub executions: u64,
+    /// How often the service had no room for an execution, and was asked again later.
+    pub refused: u64,
+    /// Results looked up in the action cache, before and after executions.
+    pub lookups: u64,
     /// Actions that the build asked for and that showed what has changed about others.
     pub learned: u64,
     /// How often the compiler was asked which files it reads: executions that no build asks for.

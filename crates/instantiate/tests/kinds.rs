@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas_client::{ActionCacheWriter, OutputKind, outputs};
-use instantiate::{Engine, Event, Services};
+use instantiate::{Engine, Event, Options, Services};
 use overlay::graph::{Element, Graph};
 use overlay::{Content, Contents, Dependency, Deriver, Merge, Mode, Observed, Observing, Platform, layout};
 use reapi_proto::Digest;
@@ -335,6 +335,20 @@ async fn check(kind: &str, change: impl FnOnce(Project) -> Project, left: &[&str
     let report = scene.engine().run_static().await.unwrap();
     assert_eq!(scene.unpredicted(), left, "{kind}: {report:#?}");
     assert_eq!(report.totals.listings, listings, "{kind}: questions to the compiler");
+}
+
+#[tokio::test]
+async fn members_of_an_archive_come_as_early_as_what_is_linked_directly() {
+    let project = Project::default();
+    let scene = Scene::new(&project, &project).await;
+    for (_, action) in &scene.order {
+        assert!(scene.world.store.forget_action_result(action));
+    }
+    scene.engine().with_options(Options { jobs: 1, ..Options::default() }).run_static().await.unwrap();
+    // All durations are unknown, so what is equally far from the end comes in recorded order, and the link last.
+    let order: Vec<Digest> = scene.order.iter().map(|(_, action)| *action).collect();
+    assert!(scene.order[1].0.starts_with("lib/"), "{:?}", scene.order);
+    assert_eq!(scene.toy.submitted(), order);
 }
 
 #[tokio::test]

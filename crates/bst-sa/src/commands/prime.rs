@@ -15,8 +15,9 @@ use serde_json::{Map, Value, json};
 use crate::cli::{InstantiateArgs, LookupChoice, PrimeArgs};
 use crate::failure::Failure;
 use crate::journal;
+use crate::observe::{Observation, ObserveOptions};
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::project::Elements;
 use crate::services::{self, Prepared};
 
@@ -33,7 +34,7 @@ pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failu
     let services = Services::dry_run(elements.blobs(&args.connect)?, elements.action_cache(&args.connect)?);
     let options = Options { lookup: lookup(args.lookup), ..Options::default() };
     let records = elements.own_records();
-    let report = run(services, elements, records, &args.elements, options).await?;
+    let report = run(services, elements, records, &args.elements, options, &ObserveOptions::default()).await?;
     finish(&report, args.json.json, Detail::Outcomes)
 }
 
@@ -52,12 +53,12 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
             work: args.max_seconds.map(Duration::from_secs),
             upload_bytes: args.max_bytes,
         },
+        minimum_duration: args.skip_below.unwrap_or(defaults.minimum_duration),
         completion: if args.detach { Completion::Detach } else { Completion::Await },
-        ..defaults
     };
     let (services, records) = elements.with_records(services);
     let cachedir = elements.project.as_ref().map(|project| project.configuration.cachedir.clone());
-    let report = run(services, elements, records, &args.elements, options).await;
+    let report = run(services, elements, records, &args.elements, options, &args.observe).await;
     if let (Ok(report), Some(cachedir)) = (&report, cachedir) {
         journal::keep(&cachedir, json_of_priming(report));
     }
@@ -80,16 +81,20 @@ async fn run(
     records: Arc<dyn RecordIndex>,
     named: &[String],
     options: Options,
+    observe: &ObserveOptions,
 ) -> Result<Report, Failure> {
     let bar = Arc::new(Mutex::new(Progress::new("loading records")));
     let shown = Arc::clone(&bar);
     let names = with_dependencies(&elements, named)?;
-    let engine = Engine::new(services, Arc::new(elements.graph)).with_options(options).with_records(records);
-    let mut engine = engine.with_observer(Arc::new(move |p: &instantiate::Progress| {
+    let observation = Observation::start(observe, move |p| {
         let bar = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        bar.say(format!("{} adapted, {} running, {} waiting", p.adapted, p.running, p.waiting));
-        bar.count(p.actions.saturating_sub(p.waiting + p.preparing), p.actions);
-    }));
+        bar.say(progress::line(p));
+        bar.count(p.actions.saturating_sub(p.waiting + p.preparing + p.ready + p.running), p.actions);
+    })?;
+    let mut engine = Engine::new(services, Arc::new(elements.graph))
+        .with_options(options)
+        .with_records(records)
+        .with_observer(observation.observer());
     if let Some(names) = names {
         engine = engine.with_elements(names);
     }

@@ -1,6 +1,6 @@
 //! The program as its users run it: arguments in, tables, JSON, messages and exit codes out.
 //!
-//! One file per command, three for what goes wrong (graphs, stored messages,
+//! One file per command, one for what they write beside their results, three for what goes wrong (graphs, stored messages,
 //! services), and one for certificates and tokens. Every test has a directory of its own and runs the real
 //! binary in it; services are `testbed` servers in the test's own process.
 
@@ -17,6 +17,7 @@ mod hostile_graphs;
 mod hostile_messages;
 mod hostile_services;
 mod interrupt;
+mod observe;
 mod prime;
 mod records;
 mod secure;

@@ -94,6 +94,12 @@ impl LiveBuild {
         self.rows.keys().cloned()
     }
 
+    /// The names of the elements that are filed under this.
+    pub fn names(&self, element: &ElementRef) -> impl Iterator<Item = &str> {
+        let rows = self.rows.get(element).map_or(&[][..], Vec::as_slice);
+        rows.iter().map(|row| self.elements[*row].name.as_str())
+    }
+
     /// The elements as they are now.
     ///
     /// # Errors

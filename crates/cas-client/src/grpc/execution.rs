@@ -63,13 +63,14 @@ impl Execution for GrpcClient {
             operation: None,
             can_wait: true,
             source: None,
+            setback: None,
             attempts: self.retrier().attempts(),
             submissions: 0,
             stage: None,
             updates: VecDeque::new(),
             finished: false,
         };
-        // Not left to the stream: who drops it unread still wants the action to run.
+        // Not left to the stream: who drops it unread still wants the action to run, if there is room for it.
         watch.connect().await?;
         Ok(try_unfold(watch, |mut watch| async move { Ok(watch.next().await?.map(|update| (update, watch))) }).boxed())
     }
@@ -104,6 +105,8 @@ struct Watch {
     /// Whether the service has `WaitExecution`.
     can_wait: bool,
     source: Option<Source>,
+    /// To be recovered from, once its delay was said.
+    setback: Option<Setback>,
     attempts: Attempts,
     submissions: u32,
     stage: Option<ExecutionStage>,
@@ -141,21 +144,35 @@ impl Watch {
             if self.finished {
                 return Ok(None);
             }
+            if let Some(setback) = self.setback.take() {
+                self.recover(setback).await?;
+            }
             self.connect().await?;
             if let Err(setback) = self.receive().await {
-                self.recover(setback).await?;
+                self.take_setback(setback).await?;
             }
         }
     }
 
-    /// Opens a stream if there is none.
+    /// Opens a stream if there is none, unless the service has no room for it now.
     async fn connect(&mut self) -> Result<()> {
-        while self.source.is_none() {
+        while self.source.is_none() && self.setback.is_none() {
             match self.open().await {
                 Ok(source) => self.source = Some(source),
-                Err(setback) => self.recover(setback).await?,
+                Err(setback) => self.take_setback(setback).await?,
             }
         }
+        Ok(())
+    }
+
+    /// Recovers from a failure. That the service has too much to do is said first, so that others can be held back.
+    async fn take_setback(&mut self, setback: Setback) -> Result<()> {
+        if setback.failure.error.kind() != ErrorKind::Exhausted || setback.failure.is_fatal() {
+            return self.recover(setback).await;
+        }
+        let retry_after = setback.failure.error.retry_after();
+        self.updates.push_back(ExecutionUpdate::Delayed { retry_after });
+        self.setback = Some(setback);
         Ok(())
     }
 

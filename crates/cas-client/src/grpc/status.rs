@@ -67,7 +67,11 @@ fn failure(method: &'static str, code: Code, message: &str, details: &[Any]) -> 
             Precondition::Unstated => {}
         }
     }
-    let verdict = if retry { Verdict::Retry { at_least: retry_delay(details) } } else { Verdict::Fatal };
+    let at_least = retry_delay(details).filter(|_| retry);
+    if let Some(wait) = at_least {
+        error = error.with_retry_after(wait);
+    }
+    let verdict = if retry { Verdict::Retry { at_least } } else { Verdict::Fatal };
     Failure { error, verdict }
 }
 
@@ -86,7 +90,7 @@ fn classify(code: Code, message: &str, details: &[Any]) -> (ErrorKind, bool) {
         Code::ResourceExhausted if speaks_of_size(message) || has_quota_failure(details) => {
             (ErrorKind::LimitExceeded, false)
         }
-        Code::ResourceExhausted => (ErrorKind::Unavailable, true),
+        Code::ResourceExhausted => (ErrorKind::Exhausted, true),
         Code::OutOfRange => (ErrorKind::LimitExceeded, false),
         Code::NotFound => (ErrorKind::NotFound, false),
         Code::PermissionDenied | Code::Unauthenticated => (ErrorKind::Denied, false),
@@ -249,7 +253,7 @@ mod tests {
         };
         check(Code::Unavailable, "", ErrorKind::Unavailable, false);
         check(Code::Cancelled, "", ErrorKind::Unavailable, false);
-        check(Code::ResourceExhausted, "busy", ErrorKind::Unavailable, false);
+        check(Code::ResourceExhausted, "busy", ErrorKind::Exhausted, false);
         check(Code::ResourceExhausted, "Received message larger than max (5 vs. 4)", ErrorKind::LimitExceeded, true);
         check(Code::OutOfRange, "", ErrorKind::LimitExceeded, true);
         check(Code::InvalidArgument, "digest mismatch", ErrorKind::Invalid, true);
@@ -277,6 +281,7 @@ mod tests {
         let info = rpc::RetryInfo { retry_delay: Some(prost_types::Duration { seconds: 2, nanos: 5 }) };
         let failure = inner(Code::Unavailable, "", vec![detail(&info)]);
         assert_eq!(failure.verdict, Verdict::Retry { at_least: Some(Duration::new(2, 5)) });
+        assert_eq!(failure.error.retry_after(), Some(Duration::new(2, 5)));
         let negative = rpc::RetryInfo { retry_delay: Some(prost_types::Duration { seconds: -2, nanos: 0 }) };
         let failure = inner(Code::Unavailable, "", vec![detail(&negative)]);
         assert_eq!(failure.verdict, Verdict::Retry { at_least: None });

@@ -166,6 +166,7 @@ impl Priming {
                     ask.stage = Progress::Running(digest);
                 }
                 self.totals.listings += 1;
+                self.progress.listings += 1;
                 self.run_listing(act, digest, recipe);
             }
             Err(reason) => self.no_answer(act, reason),

@@ -20,6 +20,7 @@ impl Priming {
     /// What became of everything.
     pub(super) fn finish(mut self: Box<Self>, elements: &[&Element], loaded: Vec<Result<Loaded, Skip>>) -> Report {
         let mut totals = std::mem::take(&mut self.totals);
+        (totals.refused, totals.lookups) = (self.progress.refused, self.progress.lookups);
         let mut rows = self.tables.row_ids();
         let mut reports = Vec::with_capacity(elements.len());
         for (element, loaded) in elements.iter().zip(loaded) {

@@ -18,6 +18,7 @@ mod runs;
 mod submit;
 mod tables;
 mod task;
+mod window;
 mod workshop;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use runs::Runs;
 use submit::Submissions;
 use tables::{ActId, RowId, State, Tables};
 use task::{Done, Tasks};
+use window::Window;
 use workshop::Workshop;
 
 /// What is taken in at most before something is done about it.
@@ -240,6 +242,7 @@ struct Priming {
     made_files: FxHashSet<Digest>,
     runs: Runs,
     submissions: Submissions,
+    window: Window,
     tasks: Tasks,
     progress: Progress,
     /// What the observer was told last.
@@ -261,6 +264,7 @@ impl Priming {
         let records = names.zip(loaded).filter_map(|(name, loaded)| Some((name, loaded.as_ref().ok()?)));
         let tables = Tables::new(graph, records);
         let actions = tables.acts.len() as u64;
+        let jobs = options.jobs;
         Self {
             services,
             options,
@@ -280,6 +284,7 @@ impl Priming {
             made_files: FxHashSet::default(),
             runs: Runs::default(),
             submissions: Submissions::default(),
+            window: Window::new(jobs),
             tasks: Tasks::default(),
             progress: Progress { actions, waiting: actions, ..Progress::default() },
             shown: None,
@@ -380,7 +385,7 @@ impl Priming {
             Done::Uploaded { runs, blobs, outcome } => self.uploaded(runs, blobs, outcome),
             Done::Restored { run, outcome } => self.restored(run, outcome),
             Done::Outputs { run, outputs } => self.take_outputs(run, outputs),
-            Done::Cancelled => {}
+            Done::Cancelled | Done::Rested => {}
         }
     }
 

@@ -11,13 +11,16 @@ use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use reapi_proto::v2::ActionResult;
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use super::Priming;
 use super::order::Place;
 use super::outputs::Outputs;
 use super::tables::{ActId, State, Told};
 use super::task::{Done, Fetched, fetch, look_up_results};
+use super::window::Ticket;
 use super::workshop::do_not_cache;
+use crate::observer::{ActionEvent, ActionKind, ActionStep};
 use crate::report::ExecutionReport;
 use crate::skip::{Skip, SkipKind};
 
@@ -45,8 +48,12 @@ pub(super) struct Run {
     /// `None` for an action as recorded: nothing of it is ours.
     pub(super) recipe: Option<Recipe>,
     pub(super) stage: Stage,
+    /// Bytes offered for upload for its sake.
+    pub(super) upload_bytes: u64,
     /// How often missing inputs were supplied.
     pub(super) rounds: u32,
+    /// How often the service had no room for it.
+    pub(super) refusals: u32,
     pub(super) running: Option<Running>,
     /// Why it gives no result.
     pub(super) refusal: Option<Skip>,
@@ -78,6 +85,13 @@ pub(super) enum Stage {
     Done(Ended),
 }
 
+impl Stage {
+    /// Whether it is only a matter of its turn until it is requested.
+    fn is_in_line(&self) -> bool {
+        matches!(self, Self::Admit | Self::Uploading | Self::Submit | Self::Restoring)
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Ended {
@@ -99,6 +113,10 @@ pub(super) struct Running {
     pub(super) stage: ExecutionStage,
     /// To be cancelled as soon as it is known how, and that it is only queued.
     pub(super) unwanted: bool,
+    pub(super) requested: Instant,
+    pub(super) ticket: Ticket,
+    /// The window has heard of its start.
+    pub(super) started: bool,
 }
 
 impl Running {
@@ -128,7 +146,9 @@ impl Run {
             place,
             recipe: None,
             stage: Stage::Idle,
+            upload_bytes: 0,
             rounds: 0,
+            refusals: 0,
             running: None,
             refusal: None,
             outputs: None,
@@ -182,6 +202,7 @@ impl Priming {
     pub(super) fn check(&mut self, digest: Digest) {
         self.set_stage(digest, Stage::Check);
         self.runs.check.push(digest);
+        self.show(&digest, ActionStep::Wanted);
     }
 
     /// What became of a run before this action could be told.
@@ -221,6 +242,7 @@ impl Priming {
         if !self.runs.checking {
             let due = self.due(|runs| &mut runs.check, &Stage::Check);
             if !due.is_empty() {
+                self.count_lookups(due.len());
                 self.runs.checking = true;
                 let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
                 self.tasks.push(async move { Done::Checked(look_up_results(cache, blobs, due).await) });
@@ -229,11 +251,16 @@ impl Priming {
         if !self.runs.verifying {
             let due = self.due(|runs| &mut runs.verify, &Stage::Verify);
             if !due.is_empty() {
+                self.count_lookups(due.len());
                 self.runs.verifying = true;
                 let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
                 self.tasks.push(async move { Done::Verified(look_up_results(cache, blobs, due).await) });
             }
         }
+    }
+
+    fn count_lookups(&mut self, count: usize) {
+        self.progress.lookups += count as u64;
     }
 
     /// Takes a batch off a queue; what nobody wants any more is left idle.
@@ -242,9 +269,11 @@ impl Priming {
         while due.len() < LOOKUP_BATCH {
             let Some(digest) = queue(&mut self.runs).pop() else { break };
             let wanted = self.is_wanted(&digest);
-            let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == *stage) else { continue };
+            if self.runs.table.get(&digest).is_none_or(|run| run.stage != *stage) {
+                continue;
+            }
             if !wanted && *stage == Stage::Check {
-                run.stage = Stage::Idle;
+                self.lay_aside(digest);
             } else {
                 due.push(digest);
             }
@@ -402,17 +431,43 @@ impl Priming {
         }
         let without_result = matches!(ended, Ended::Failed(_) | Ended::Skipped | Ended::Submitted);
         self.set_stage(digest, Stage::Done(ended));
+        if let Some(run) = self.runs.table.get(&digest) {
+            self.show(&digest, ActionStep::Ended(&run.report()));
+        }
         if without_result {
             self.hear_listing(digest);
         }
     }
 
+    /// Nobody wants a run any more; when somebody does again, it begins anew.
+    pub(super) fn lay_aside(&mut self, digest: Digest) {
+        self.set_stage(digest, Stage::Idle);
+        self.show(&digest, ActionStep::Withdrawn);
+    }
+
+    /// The one place where a run's stage changes.
     pub(super) fn set_stage(&mut self, digest: Digest, stage: Stage) {
         if let Some(run) = self.runs.table.get_mut(&digest) {
             if stage != Stage::Running && run.running.take().is_some() {
                 self.progress.running -= 1;
             }
+            self.progress.ready -= u64::from(run.stage.is_in_line());
+            self.progress.ready += u64::from(stage.is_in_line());
             run.stage = stage;
         }
+    }
+
+    /// Tells the observer about a run.
+    pub(super) fn show(&self, digest: &Digest, step: ActionStep<'_>) {
+        let Some(observer) = &self.observer else { return };
+        let Some(run) = self.runs.table.get(digest) else { return };
+        let act = &self.tables[run.place.act()];
+        let kind = match (&run.recipe, run.acts.is_empty() && !run.askers.is_empty()) {
+            (_, true) => ActionKind::Listing,
+            (None, _) => ActionKind::Recorded,
+            (Some(_), _) => ActionKind::Adapted,
+        };
+        let element = &self.tables[act.owner].name;
+        observer.action(&ActionEvent { action: *digest, element, kind, upload_bytes: run.upload_bytes, step });
     }
 }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cas_client::{
@@ -10,12 +11,16 @@ use cas_client::{
 };
 use reapi_proto::Digest;
 use reapi_proto::raw::{Directory, Node};
+use reapi_proto::v2::ActionResult;
 use rustc_hash::FxHashSet;
+use tokio::time::Instant;
 
 use super::Priming;
 use super::order::Place;
 use super::runs::{Ended, Run, Running, Stage};
 use super::task::{Done, News, restore, upload};
+use super::window::LONGEST_GRANTED;
+use crate::observer::ActionStep;
 use crate::options::{Budget, Completion};
 use crate::skip::{Skip, SkipKind};
 
@@ -25,6 +30,10 @@ const UPLOAD_BATCH: usize = 256;
 
 /// How often missing inputs are supplied before giving up.
 const MAX_ROUNDS: u32 = 3;
+
+/// How often an action is submitted again that the service had no room for. The
+/// rests in between add up to two minutes, or to what the service asks for.
+const MAX_REFUSALS: u32 = 8;
 
 /// What waits for its turn.
 #[derive(Default)]
@@ -37,19 +46,21 @@ pub(super) struct Submissions {
     /// Blobs of ours that the store has.
     stored: FxHashSet<Digest>,
     spent: Spent,
+    /// Until when nothing is submitted, if that is being waited for.
+    rests_until: Option<Instant>,
 }
 
 /// What of the [`Budget`] is used up.
 #[derive(Clone, Copy, Default)]
 struct Spent {
     actions: u64,
-    work: std::time::Duration,
+    work: Duration,
     upload_bytes: u64,
 }
 
 impl Spent {
     /// What is spent with this in addition; `None` if the budget does not allow it.
-    fn with(mut self, budget: &Budget, work: std::time::Duration, upload_bytes: u64) -> Option<Self> {
+    fn with(mut self, budget: &Budget, work: Duration, upload_bytes: u64) -> Option<Self> {
         self.actions += 1;
         self.work = self.work.saturating_add(work);
         self.upload_bytes = self.upload_bytes.saturating_add(upload_bytes);
@@ -71,7 +82,7 @@ impl Priming {
 
     /// Uploads for the next runs in the queue, not much further ahead than they can be started.
     pub(super) fn start_upload(&mut self) {
-        let ahead = self.options.jobs.max(UPLOAD_BATCH);
+        let ahead = self.window.size().max(UPLOAD_BATCH);
         if self.submissions.uploading || self.submissions.ready.len() >= ahead {
             return;
         }
@@ -79,17 +90,20 @@ impl Priming {
         while runs.len() < UPLOAD_BATCH {
             let Some(Reverse((_, digest))) = self.submissions.admit.pop() else { break };
             let wanted = self.is_wanted(&digest);
-            let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == Stage::Admit) else { continue };
+            let Some(run) = self.runs.table.get(&digest).filter(|run| run.stage == Stage::Admit) else { continue };
             if !wanted {
-                run.stage = Stage::Idle;
+                self.lay_aside(digest);
                 continue;
             }
-            let Some(run) = self.runs.table.get(&digest) else { continue };
             let needs = self.new_blobs(digest, run, &blobs);
-            match self.allow(run, needs.iter().map(Digest::size_bytes).sum()) {
+            let upload_bytes = needs.iter().map(Digest::size_bytes).sum();
+            match self.allow(run, upload_bytes) {
                 Err(skip) => self.fail(digest, &skip),
                 Ok(spent) => {
                     self.submissions.spent = spent;
+                    if let Some(run) = self.runs.table.get_mut(&digest) {
+                        run.upload_bytes += upload_bytes;
+                    }
                     blobs.extend(needs);
                     runs.push(digest);
                 }
@@ -144,6 +158,7 @@ impl Priming {
 
     fn count_upload(&mut self, stats: UploadStats) {
         self.totals.upload += stats;
+        self.progress.uploaded_blobs += stats.uploaded;
         self.progress.uploaded_bytes += stats.bytes;
     }
 
@@ -152,7 +167,9 @@ impl Priming {
         let minimum = self.options.minimum_duration;
         let acts = || run.acts.iter().map(|id| &self.tables[*id]);
         if run.askers.is_empty()
-            && acts().all(|act| act.consumers.is_empty() && act.duration.is_some_and(|duration| duration < minimum))
+            && acts().all(|act| {
+                act.consumers.is_empty() && !act.probe && act.duration.is_some_and(|duration| duration < minimum)
+            })
         {
             let reason = format!("it ran for less than {minimum:?} when it was recorded");
             return Err(Skip::new(SkipKind::TooCheap, reason));
@@ -206,26 +223,53 @@ impl Priming {
         Blob::verified(*digest, data)
     }
 
-    /// Requests executions while there are free jobs.
+    /// Requests executions while the window has room.
     pub(super) fn start_executions(&mut self) {
         let Some(execution) = self.services.execution.clone() else { return };
-        while self.progress.running < self.options.jobs as u64 {
+        self.progress.window = self.window.size() as u64;
+        if self.submissions.ready.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(until) = self.window.resting(now) {
+            if self.submissions.rests_until.is_none_or(|known| known < until) {
+                self.submissions.rests_until = Some(until);
+                self.tasks.push(async move {
+                    tokio::time::sleep_until(until).await;
+                    Done::Rested
+                });
+            }
+            return;
+        }
+        while self.progress.running < self.window.size() as u64 {
             let Some(Reverse((_, digest))) = self.submissions.ready.pop() else { break };
             let wanted = self.is_wanted(&digest);
-            let Some(run) = self.runs.table.get_mut(&digest).filter(|run| run.stage == Stage::Submit) else { continue };
-            if !wanted {
-                run.stage = Stage::Idle;
+            if self.runs.table.get(&digest).is_none_or(|run| run.stage != Stage::Submit) {
                 continue;
             }
+            if !wanted {
+                self.lay_aside(digest);
+                continue;
+            }
+            self.set_stage(digest, Stage::Running);
+            let Some(run) = self.runs.table.get_mut(&digest) else { continue };
             let request =
                 ExecuteRequest { action: digest, cache_lookup: CacheLookup::Use, priority: self.options.priority };
             let watch = self.tasks.execute(Arc::clone(&execution), request);
-            if run.rounds == 0 {
+            if run.rounds == 0 && run.refusals == 0 {
                 self.totals.executions += 1;
             }
-            run.running = Some(Running { watch, operation: None, stage: ExecutionStage::Unknown, unwanted: false });
-            run.stage = Stage::Running;
+            run.running = Some(Running {
+                watch,
+                operation: None,
+                stage: ExecutionStage::Unknown,
+                unwanted: false,
+                requested: now,
+                ticket: self.window.ticket(),
+                started: false,
+            });
             self.progress.running += 1;
+            self.show(&digest, ActionStep::Submitted);
         }
     }
 
@@ -239,30 +283,83 @@ impl Priming {
                 if running.unwanted {
                     self.withdraw(digest);
                 } else if self.options.completion == Completion::Detach {
+                    let accepted_after = running.requested.elapsed();
+                    self.started(digest, Some(accepted_after));
                     self.leave(digest);
                 }
             }
+            Some(Ok(ExecutionUpdate::Delayed { retry_after })) => {
+                self.window.refused(running.ticket, retry_after, Instant::now());
+                self.progress.refused += 1;
+            }
             Some(Ok(ExecutionUpdate::Stage(stage))) => {
                 running.stage = stage;
-                if running.unwanted {
+                let unwanted = running.unwanted;
+                if stage == ExecutionStage::Executing {
+                    self.started(digest, None);
+                    self.show(&digest, ActionStep::Executing);
+                }
+                if unwanted {
                     self.withdraw(digest);
                 }
             }
             Some(Ok(ExecutionUpdate::Done(outcome))) => {
                 running.watch.abort();
+                let times = if outcome.cached { Times::default() } else { Times::of(&outcome.result) };
+                self.started(digest, times.queued.filter(|_| !outcome.cached));
+                let Times { queued, executed } = times;
+                self.show(&digest, ActionStep::Completed { cached: outcome.cached, queued, executed });
                 self.completed(digest, &outcome.result);
             }
             Some(Err(error)) => {
                 running.watch.abort();
-                if error.kind() == ErrorKind::MissingInputs {
-                    self.supply(digest, &error);
-                } else {
-                    self.fail(digest, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
+                match error.kind() {
+                    ErrorKind::MissingInputs => self.supply(digest, &error),
+                    ErrorKind::Exhausted => self.put_off(digest, &error),
+                    kind => {
+                        if kind == ErrorKind::Unavailable {
+                            self.window.failed(running.ticket);
+                        }
+                        self.fail(digest, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
+                    }
                 }
             }
             None => {
                 self.fail(digest, &Skip::new(SkipKind::Service, "the service ended the execution without a result"));
             }
+        }
+    }
+
+    /// An execution has begun, and the service said so or is even done with
+    /// it; `queued` is how long it says that the action waited.
+    fn started(&mut self, digest: Digest, queued: Option<Duration>) {
+        let in_flight = usize::try_from(self.progress.running).unwrap_or(usize::MAX);
+        let Some(running) = self.runs.table.get_mut(&digest).and_then(|run| run.running.as_mut()) else { return };
+        if std::mem::replace(&mut running.started, true) {
+            return;
+        }
+        let waited = match (queued, running.stage) {
+            (Some(queued), _) => queued,
+            (None, ExecutionStage::Executing) => running.requested.elapsed(),
+            // Done without a word: how much of the time was waiting is not known.
+            (None, _) => Duration::ZERO,
+        };
+        self.window.started(running.ticket, waited, in_flight);
+    }
+
+    /// The service has no room for a run, and the client has asked for long enough: later, after a rest for all.
+    fn put_off(&mut self, digest: Digest, error: &Error) {
+        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        let Some(running) = &run.running else { return };
+        self.window.refused(running.ticket, error.retry_after(), Instant::now());
+        self.progress.refused += 1;
+        run.refusals += 1;
+        if run.refusals > MAX_REFUSALS || error.retry_after().is_some_and(|wait| wait > LONGEST_GRANTED) {
+            self.fail(digest, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
+        } else if self.is_wanted(&digest) {
+            self.make_ready(digest);
+        } else {
+            self.lay_aside(digest);
         }
     }
 
@@ -356,7 +453,28 @@ impl Priming {
                 Done::Cancelled
             });
         }
-        self.set_stage(digest, Stage::Idle);
+        self.lay_aside(digest);
+    }
+}
+
+/// What a service says of an execution's times.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    /// From the request until a worker took it.
+    queued: Option<Duration>,
+    /// What the command took.
+    executed: Option<Duration>,
+}
+
+impl Times {
+    fn of(result: &ActionResult) -> Self {
+        let Some(metadata) = &result.execution_metadata else { return Self::default() };
+        let at = |stamp: &Option<prost_types::Timestamp>| SystemTime::try_from((*stamp)?).ok();
+        let between = |from, to| at(to)?.duration_since(at(from)?).ok();
+        Self {
+            queued: between(&metadata.queued_timestamp, &metadata.worker_start_timestamp),
+            executed: between(&metadata.execution_start_timestamp, &metadata.execution_completed_timestamp),
+        }
     }
 }
 

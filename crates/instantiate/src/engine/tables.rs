@@ -51,8 +51,12 @@ impl ActId {
 /// An element that the graph or a record knows.
 #[derive(Debug)]
 pub(super) struct Owner {
+    pub(super) name: String,
     /// Position in topological order; elements outside of the graph come last.
     pub(super) rank: usize,
+    /// The longest recorded path that begins when the element is built, and when its build begins.
+    pub(super) behind: Duration,
+    pub(super) ahead: Duration,
     pub(super) sources: Option<Digest>,
     pub(super) artifact: Option<Digest>,
     /// The build works on it.
@@ -123,7 +127,7 @@ pub(super) struct Act {
     pub(super) duration: Option<Duration>,
     /// The ACTION origins that it feeds.
     pub(super) consumers: Vec<(RowId, OriginId)>,
-    /// Its duration and that of the longest chain of recorded actions behind it.
+    /// Its duration and that of the longest path of recorded actions behind it, see [`super::order`].
     pub(super) critical: Duration,
     pub(super) state: State,
     pub(super) guess: bool,
@@ -197,6 +201,7 @@ impl Tables {
         let owners = tables.mentions();
         let known = tables.add_actions(&owners);
         tables.link(&owners, &known);
+        super::order::find_paths(&mut tables, graph);
         tables
     }
 
@@ -216,7 +221,10 @@ impl Tables {
         let id = OwnerId(self.owners.len());
         self.names.insert(name.to_owned(), id);
         self.owners.push(Owner {
+            name: name.to_owned(),
             rank: usize::MAX,
+            behind: Duration::ZERO,
+            ahead: Duration::ZERO,
             sources: None,
             artifact: None,
             reached: false,
@@ -329,10 +337,6 @@ impl Tables {
                     None => self[row].pending.push((id, Now::Lost)),
                 }
             }
-        }
-        let critical = super::order::critical_paths(self);
-        for (act, critical) in self.acts.iter_mut().zip(critical) {
-            act.critical = critical;
         }
     }
 }

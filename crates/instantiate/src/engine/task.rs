@@ -56,6 +56,8 @@ pub(super) enum Done {
     Outputs { run: Digest, outputs: Outputs },
     /// The service was asked to give an operation up.
     Cancelled,
+    /// The service was left alone for as long as it needed.
+    Rested,
 }
 
 /// News of a run; `None` is the last of them.

@@ -9,6 +9,7 @@ pub mod jitter;
 pub mod lying;
 pub mod preprocessor;
 pub mod toy;
+pub mod weather;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -48,7 +48,7 @@ pub(super) fn code(kind: ErrorKind) -> Code {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::Corrupt => Code::DataLoss,
-        ErrorKind::LimitExceeded => Code::ResourceExhausted,
+        ErrorKind::LimitExceeded | ErrorKind::Exhausted => Code::ResourceExhausted,
         ErrorKind::Denied => Code::PermissionDenied,
         ErrorKind::Invalid => Code::InvalidArgument,
         ErrorKind::Unsupported => Code::Unimplemented,

@@ -21,7 +21,7 @@ use crate::cli::BuildArgs;
 use crate::commands::generate::mode;
 use crate::commands::prime::lookup;
 use crate::failure::Failure;
-use crate::progress::Progress;
+use crate::progress::{Lines, Progress};
 use crate::project;
 use bst::{Bst, Signals};
 use session::{Plan, Session};
@@ -34,8 +34,14 @@ pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
         Failure::usage("the options for bst cannot be understood").because(&e).hint("they come after `--`, complete")
     })?;
     let since = SystemTime::now();
-    let plan =
-        Plan { mode: mode(args.mode), lookup: lookup(args.lookup), jobs: args.jobs, connect: args.connect.clone() };
+    let plan = Plan {
+        mode: mode(args.mode),
+        lookup: lookup(args.lookup),
+        jobs: args.jobs,
+        connect: args.connect.clone(),
+        observe: args.observe.clone(),
+        progress: args.progress.then(Lines::new),
+    };
     let mut beside = Beside::Asking(prepare(&installation, &invocation, &args.elements, plan, since).boxed_local());
     tokio::select! {
         _ = timeout(args.head_start, beside.prepared()) => {}

@@ -22,6 +22,8 @@ use crate::commands::prime::json_of_priming;
 use crate::connect::ConnectOptions;
 use crate::failure::Failure;
 use crate::journal;
+use crate::observe::{Observation, ObserveOptions};
+use crate::progress::{Lines, line};
 use crate::services::{self, FUNCTION, Record};
 
 /// After the build priming has nobody to work for; this is what its last words may take.
@@ -33,6 +35,9 @@ pub(super) struct Plan {
     pub(super) lookup: Lookup,
     pub(super) jobs: Option<usize>,
     pub(super) connect: ConnectOptions,
+    pub(super) observe: ObserveOptions,
+    /// Where to say how priming goes, if anywhere.
+    pub(super) progress: Option<Lines>,
 }
 
 /// Everything beside the build. Dropping it stops it all.
@@ -49,6 +54,7 @@ pub(super) struct Session {
     built: Vec<Built>,
     records: BTreeMap<String, Result<Option<Digest>, Failure>>,
     to_push: Vec<Record>,
+    observation: Observation,
 }
 
 enum Priming {
@@ -80,7 +86,8 @@ pub(super) struct Ended {
 impl Session {
     /// Watches the project, and primes as soon as there is somebody to execute
     /// actions: the services that are named, or the casd of the `bst` that is about to be run.
-    pub(super) fn start(project: Introspection, plan: Plan, since: SystemTime) -> Result<Self, Failure> {
+    pub(super) fn start(project: Introspection, mut plan: Plan, since: SystemTime) -> Result<Self, Failure> {
+        let observation = observe(&mut plan)?;
         let live = LiveBuild::new(&project);
         let configuration = &project.configuration;
         let watcher = match Watcher::start(configuration, live.element_refs(), since) {
@@ -116,6 +123,7 @@ impl Session {
             built: Vec::new(),
             records: BTreeMap::new(),
             to_push: Vec::new(),
+            observation,
         };
         match remote {
             Ok(Some(services)) => session.prime(services, None),
@@ -143,13 +151,17 @@ impl Session {
         match sighting {
             Sighting::Daemon(path) => self.prime_through(path),
             Sighting::DaemonLog(path) => self.logs.push(path.clone()),
-            Sighting::Sources(_)
-            | Sighting::Started(_)
-            | Sighting::Running(_)
-            | Sighting::Artifact(_)
-            | Sighting::Requested(_) => {}
+            Sighting::Started(element) => {
+                self.live.names(element).for_each(|name| self.observation.element_started(name));
+            }
+            Sighting::Sources(_) | Sighting::Running(_) | Sighting::Artifact(_) | Sighting::Requested(_) => {}
         }
         for news in self.live.take(sighting) {
+            match &news {
+                News::Event(Event::BuildReached { element }) => self.observation.element_running(element),
+                News::Built(built) => self.observation.element_built(&built.element),
+                News::Event(_) => {}
+            }
             match news {
                 // Nobody listens where nothing is primed.
                 News::Event(event) => drop(self.events.send(event)),
@@ -188,6 +200,7 @@ impl Session {
                 let options = Options { lookup: self.plan.lookup, jobs, ..Options::default() };
                 let (services, records) = services::priming(&self.project, services);
                 let engine = Engine::new(services, graph).with_options(options).with_records(records);
+                let engine = engine.with_observer(self.observation.observer());
                 let run = async move {
                     match engine.run(receiver).await {
                         Ok(report) => Some(report),
@@ -288,6 +301,25 @@ impl Session {
         }
         let summary = Summary::new(&asked, report.as_ref());
         Ended { summary, unprimed, records: std::mem::take(&mut self.records), pushed }
+    }
+}
+
+/// What is written beside the build. A place that cannot be written is no reason not to build, or not to prime.
+fn observe(plan: &mut Plan) -> Result<Observation, Failure> {
+    let lines = plan.progress.take();
+    let show = move |progress: &instantiate::Progress| {
+        if let Some(lines) = &lines {
+            lines.say(&line(progress));
+        }
+    };
+    let show = Arc::new(show);
+    let shown = Arc::clone(&show);
+    match Observation::start(&plan.observe, move |progress| shown(progress)) {
+        Ok(observation) => Ok(observation),
+        Err(failure) => {
+            tracing::warn!("{}", failure.summary());
+            Observation::start(&ObserveOptions::default(), move |progress| show(progress))
+        }
     }
 }
 
