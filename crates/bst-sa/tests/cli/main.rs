@@ -21,4 +21,5 @@ mod prime;
 mod records;
 mod secure;
 mod show;
+mod simulate;
 mod usage;
