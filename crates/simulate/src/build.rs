@@ -15,7 +15,6 @@ use tokio::time::sleep;
 use crate::Conditions;
 use crate::project::Project;
 use crate::service::Service;
-use crate::state::Blob;
 use crate::store::Store;
 
 /// The priority of what a build asks for.
@@ -117,11 +116,7 @@ impl<'a> Build<'a> {
         self.tell(|| Event::BuildReached { element: element.name.clone() });
         self.actions(row).await;
         if self.events.is_some() {
-            self.project.blobs(row, &mut |kind, digest, data| {
-                if kind == Blob::Directory {
-                    self.store.put(digest, data);
-                }
-            });
+            self.project.artifact(row, &mut |_, digest, data| self.store.put(digest, data));
         }
         // The artifact is put together, then announced.
         sleep(self.conditions.latency).await;

@@ -147,6 +147,12 @@ impl Project {
         let _ = maker.element(row, &self.now, sink);
     }
 
+    /// The directories of an element's artifact.
+    pub(crate) fn artifact(&self, row: usize, sink: &mut dyn FnMut(Blob, Digest, Bytes)) {
+        let maker = Maker::new(&self.shape, &self.installed, Version::Now);
+        let _ = maker.installs(row, &self.now[row].outputs, sink);
+    }
+
     /// What the orchestrator knows before the build: of changed elements no sources, unless they were fetched.
     pub(crate) fn graph(&self, sources: Sources) -> Result<Arc<Graph>, SimulationError> {
         let elements = self.shape.elements.iter().enumerate().map(|(row, element)| Element {

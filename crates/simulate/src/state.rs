@@ -61,7 +61,7 @@ pub(crate) fn output_path(action: &ActionShape, turn: usize) -> String {
 
 /// What an action makes: something else for every action.
 pub(crate) fn output_bytes(action: &Digest) -> Bytes {
-    Bytes::from(format!("made by {}\n", action.to_hex()))
+    Bytes::copy_from_slice(&[b"made by ", action.hash()].concat())
 }
 
 /// Which outputs of each element others take, or nobody does, as of the last one: those are installed.
@@ -181,8 +181,14 @@ impl<'a> Maker<'a> {
             state.commands.push(command_digest);
             state.outputs.push(FUNCTION.digest(&output_bytes(&digest)));
         }
-        state.artifact = self.artifact(row, include, &state, sink)?;
+        state.artifact = self.artifact(row, include, &state.outputs, sink)?;
         Ok(state)
+    }
+
+    /// Hands the directories of an element's artifact to `sink`, given its outputs.
+    pub(crate) fn installs(&self, row: usize, outputs: &[Digest], sink: Sink<'_>) -> Result<Digest, RawError> {
+        let include = self.headers(row, sink)?;
+        self.artifact(row, include, outputs, sink)
     }
 
     /// The directory of an element's headers, the same in its sources and installed.
@@ -233,7 +239,7 @@ impl<'a> Maker<'a> {
         &self,
         row: usize,
         headers: Digest,
-        state: &ElementState,
+        outputs: &[Digest],
         sink: Sink<'_>,
     ) -> Result<Digest, RawError> {
         let mut include = Dir::default();
@@ -244,7 +250,7 @@ impl<'a> Maker<'a> {
             let mut directory = Dir::default();
             for turn in &self.installed[row] {
                 let path = output_path(&self.shape.elements[row].actions[*turn], *turn);
-                directory.file(path, state.outputs[*turn]);
+                directory.file(path, outputs[*turn]);
             }
             let mut lib = Dir::default();
             lib.directory(format!("e{row}"), directory.put(Blob::Directory, sink)?);

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+use testbed::ServerConfig;
+
+use crate::prime::Primed;
 use crate::support::Program;
 
 const SMALL: [&str; 7] = ["simulate", "--elements", "6", "--actions", "10", "--workers", "1,100"];
@@ -74,4 +77,25 @@ async fn arguments_that_are_none_are_refused() {
         ran.expect_code(2);
         assert!(ran.stdout.is_empty() && ran.stderr.contains("--help"), "{arguments:?}: {ran:#?}");
     }
+}
+
+/// The demo project as it was recorded: its elements, actions and chains, with the durations that were measured.
+#[tokio::test]
+async fn a_recorded_project_is_simulated() {
+    let primed = Primed::new(ServerConfig::default()).await;
+    let rows = primed.simulate().args(["--workers", "4", "--json"]).json().await;
+    let row = &rows[0];
+    assert_eq!(row["workers"], 4, "{rows:#}");
+    assert!(seconds(row, "lower_bound") > 0.0 && seconds(row, "primed") >= seconds(row, "lower_bound"), "{rows:#}");
+    primed.simulate().arg("nowhere.bst").run().await.expect_failure(2, &["has no element nowhere.bst"]);
+}
+
+#[tokio::test]
+async fn without_records_there_is_nothing_to_simulate() {
+    let directory = tempfile::tempdir().unwrap();
+    let graph = directory.path().join("graph.json");
+    std::fs::write(&graph, r#"{"version": 1, "elements": [{"name": "app.bst"}]}"#).unwrap();
+    let store = format!("--server=file:{}", directory.path().display());
+    let ran = Program::new(["simulate", &store, "--graph"]).arg(&graph).run().await;
+    ran.expect_failure(1, &["nothing is recorded", "--elements"]);
 }
