@@ -361,7 +361,7 @@ pub(crate) struct ConditionOptions {
     /// What an action takes on the machine that builds: finding its headers, hashing
     #[arg(long, value_name = "SECONDS", value_parser = simulate::seconds, default_value = "0.02")]
     pub(crate) action_overhead: Duration,
-    /// Executions ahead of the build at once (default: twice the workers)
+    /// Executions ahead of the build at once (default: a tenth more than there are workers)
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
 }

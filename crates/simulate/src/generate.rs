@@ -114,12 +114,20 @@ impl FromStr for Distribution {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some((from, to)) = text.split_once("..") {
             let (from, to) = (seconds(from)?, seconds(to)?);
-            return if from <= to { Ok(Self::Uniform(from, to)) } else { Err(format!("{text}: the end is before the start")) };
+            return if from <= to {
+                Ok(Self::Uniform(from, to))
+            } else {
+                Err(format!("{text}: the end is before the start"))
+            };
         }
         if let Some((median, sigma)) = text.split_once('~') {
             let wrong = || format!("{sigma:?} is no spread; expected a number from 0 to 5");
             let sigma: f64 = sigma.parse().map_err(|_| wrong())?;
-            return if (0.0..=5.0).contains(&sigma) { Ok(Self::LogNormal { median: seconds(median)?, sigma }) } else { Err(wrong()) };
+            return if (0.0..=5.0).contains(&sigma) {
+                Ok(Self::LogNormal { median: seconds(median)?, sigma })
+            } else {
+                Err(wrong())
+            };
         }
         Ok(Self::Constant(seconds(text)?))
     }

@@ -1,5 +1,6 @@
 //! A project that was built and recorded, and has changed since.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use rustc_hash::FxHashMap;
 
 use crate::shape::Shape;
 use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_bytes, output_path, own_root};
+use crate::store::Blobs;
 use crate::{Bounds, SimulationError};
 
 /// A recorded project with its next state: what simulations run on, any number of them.
-#[derive(Debug)]
 pub struct Project {
     pub(crate) shape: Shape,
     installed: Vec<Vec<usize>>,
@@ -24,7 +25,7 @@ pub struct Project {
     pub(crate) recorded: Vec<ElementState>,
     pub(crate) now: Vec<ElementState>,
     /// The recorded state, the records, and the new sources.
-    pub(crate) store: Arc<FxHashMap<Digest, Bytes>>,
+    pub(crate) store: Arc<Blobs>,
     /// The record of each element that has actions.
     records: Vec<Option<Digest>>,
     /// What commands do.
@@ -35,7 +36,14 @@ pub struct Project {
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub(crate) duration: Duration,
-    pub(crate) output: String,
+    pub(crate) output: Arc<str>,
+}
+
+impl fmt::Debug for Project {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (elements, actions) = (self.shape.elements.len(), self.shape.action_count());
+        write!(f, "Project({elements} elements, {actions} actions, {} blobs)", self.store.len())
+    }
 }
 
 impl Project {
@@ -47,7 +55,7 @@ impl Project {
     pub fn new(shape: Shape) -> Result<Self, SimulationError> {
         shape.check()?;
         let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
-        let mut store: FxHashMap<Digest, Bytes> = FxHashMap::default();
+        let mut store = Blobs::default();
         let installed = installed(&shape);
         let maker = Maker::new(&shape, &installed, Version::Recorded);
         let closures = shape.closures();
@@ -71,11 +79,11 @@ impl Project {
                     Blob::Action | Blob::Command => drop(messages.insert(digest, bytes.clone())),
                     Blob::Header => {}
                 }
-                store.insert(digest, bytes);
+                store.insert(&digest, bytes);
             });
             let state = state.map_err(|e| failed(&e))?;
             for (turn, action) in element.actions.iter().enumerate() {
-                let output = output_path(action, turn);
+                let output = output_path(action, turn).into();
                 work.insert(state.commands[turn], Work { duration: action.duration, output });
             }
             if element.actions.is_empty() {
@@ -84,11 +92,12 @@ impl Project {
             } else {
                 let mut forest = trees.clone();
                 inputs.into_iter().for_each(|(digest, directory)| forest.insert(digest, directory));
-                let recording = Recording { shape: &shape, recorded: &recorded, behind: &behind, closure: &closures[row] };
+                let recording =
+                    Recording { shape: &shape, recorded: &recorded, behind: &behind, closure: &closures[row] };
                 let record = recording.derive(row, &state, &forest, &messages)?;
                 let message = layout::encode(&record);
                 let digest = FUNCTION.digest(&message);
-                store.insert(digest, message);
+                store.insert(&digest, message);
                 records.push(Some(digest));
                 behind.push(Some(Arc::new(artifact_alone(&record))));
             }
@@ -105,13 +114,15 @@ impl Project {
                 }
             });
             let state = state.map_err(|e| failed(&e))?;
-            store.extend(sources);
+            sources.into_iter().for_each(|(digest, bytes)| store.insert(&digest, bytes));
             now.push(state);
         }
         // Of recorded outputs, nobody reads any but those that are outputs still.
         for (then, now) in recorded.iter().zip(&now) {
-            for (turn, action) in then.actions.iter().enumerate().filter(|(turn, action)| now.actions[*turn] == **action) {
-                store.insert(then.outputs[turn], output_bytes(action));
+            for (turn, action) in
+                then.actions.iter().enumerate().filter(|(turn, action)| now.actions[*turn] == **action)
+            {
+                store.insert(&then.outputs[turn], output_bytes(action));
             }
         }
         let rebuilt = shape.rebuilt();
@@ -160,7 +171,9 @@ impl Project {
             cached: Some(!self.rebuilt[row]),
             sources: (sources == Sources::Fetched || !element.changed).then_some(self.now[row].sources),
             artifact: (!self.rebuilt[row]).then_some(self.recorded[row].artifact),
-            build_deps: Some(element.dependencies.iter().map(|below| self.shape.elements[*below].name.clone()).collect()),
+            build_deps: Some(
+                element.dependencies.iter().map(|below| self.shape.elements[*below].name.clone()).collect(),
+            ),
             speculative_actions: self.records[row],
             ..Element::new(element.name.clone())
         });

@@ -43,7 +43,8 @@ pub struct Conditions {
     pub element_overhead: Duration,
     /// What an action takes on the machine that builds: finding out which files it reads, hashing them.
     pub action_overhead: Duration,
-    /// Executions that the engine has under way at once; twice the workers if it is `None`.
+    /// Executions that the engine has under way at once; if it is `None`, a tenth more than there are workers: what
+    /// waits at the service is taken in order of arrival, so that a long queue there holds up what is urgent.
     pub jobs: Option<usize>,
 }
 
@@ -62,6 +63,9 @@ impl Default for Conditions {
     }
 }
 
+/// What is under way beyond the workers, so that each finds something to do.
+const SPARE_JOBS: usize = 8;
+
 /// The most of anything that goes on at once.
 const MAX_AT_ONCE: usize = 1_000_000;
 
@@ -76,7 +80,9 @@ impl Conditions {
             [("workers", *workers), ("builders", *builders), ("max-jobs", *max_jobs), ("jobs", jobs.unwrap_or(1))];
         for (what, count) in counts {
             if !(1..=MAX_AT_ONCE).contains(&count) {
-                return Err(SimulationError::Conditions(format!("{count} {what}; from 1 to {MAX_AT_ONCE} are possible")));
+                return Err(SimulationError::Conditions(format!(
+                    "{count} {what}; from 1 to {MAX_AT_ONCE} are possible"
+                )));
             }
         }
         for (what, duration) in
@@ -91,7 +97,7 @@ impl Conditions {
     }
 
     fn engine(&self) -> Options {
-        Options { jobs: self.jobs.unwrap_or(self.workers * 2), ..Options::default() }
+        Options { jobs: self.jobs.unwrap_or(self.workers + self.workers / 10 + SPARE_JOBS), ..Options::default() }
     }
 }
 

@@ -12,9 +12,9 @@ use cas_client::{
 };
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use reapi_proto::Digest;
 use reapi_proto::raw::{Action, Directory};
 use reapi_proto::v2::{ActionResult, OutputFile};
-use reapi_proto::Digest;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
@@ -50,8 +50,8 @@ struct State {
     ends: BinaryHeap<Reverse<(Instant, u64, Digest)>>,
     /// What the action cache knows: outputs by action.
     results: FxHashMap<Digest, Made>,
-    /// Directories that are in the store with all that is below them.
-    complete: FxHashSet<Digest>,
+    /// Directories that are in the store with all that is below them, by the first bytes of their hashes.
+    complete: FxHashSet<u64>,
     operations: FxHashMap<u64, Digest>,
     executions: Vec<Digest>,
 }
@@ -72,13 +72,14 @@ struct Request {
 /// The one output of an action.
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
-    path: String,
+    path: Arc<str>,
     digest: Digest,
 }
 
 impl Made {
     fn result(&self) -> ActionResult {
-        let output = OutputFile { path: self.path.clone(), digest: Some(self.digest.into()), ..OutputFile::default() };
+        let output =
+            OutputFile { path: self.path.to_string(), digest: Some(self.digest.into()), ..OutputFile::default() };
         ActionResult { output_files: vec![output], ..ActionResult::default() }
     }
 }
@@ -105,8 +106,8 @@ impl Service {
             let unchanged = (0..element.actions.len()).filter(|turn| project.is_as_recorded(row, *turn));
             for turn in unchanged {
                 let recorded = &project.recorded[row];
-                let path = project.work.get(&recorded.commands[turn]).map(|work| work.output.clone());
-                let made = Made { path: path.unwrap_or_default(), digest: recorded.outputs[turn] };
+                let path = project.work.get(&recorded.commands[turn]).map(|work| Arc::clone(&work.output));
+                let made = Made { path: path.unwrap_or_else(|| Arc::from("")), digest: recorded.outputs[turn] };
                 state.results.insert(recorded.actions[turn], made);
             }
         }
@@ -223,7 +224,7 @@ impl Service {
         let mut state = self.state();
         let mut pending = vec![message.input_root_digest()];
         while let Some(digest) = pending.pop() {
-            if !state.complete.insert(digest) {
+            if !state.complete.insert(start_of(&digest)) {
                 continue;
             }
             let Some(bytes) = store.peek(&digest) else {
@@ -255,6 +256,11 @@ impl State {
         }
         self.ends.peek().map(|Reverse((end, ..))| *end) != before
     }
+}
+
+/// Enough of a digest to tell one simulation's from each other.
+fn start_of(digest: &Digest) -> u64 {
+    digest.hash().iter().take(8).fold(0, |start, byte| start << 8 | u64::from(*byte))
 }
 
 #[async_trait]
@@ -301,8 +307,7 @@ impl Execution for Service {
                 Follow::Executing(operation) => {
                     let made = operation.done.await.ok()?;
                     sleep(half).await;
-                    let outcome =
-                        ExecutionOutcome { result: made.result(), cached: false, message: String::new() };
+                    let outcome = ExecutionOutcome { result: made.result(), cached: false, message: String::new() };
                     (ExecutionUpdate::Done(Box::new(outcome)), Follow::End)
                 }
                 Follow::End => return None,

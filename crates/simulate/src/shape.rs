@@ -116,7 +116,10 @@ impl Shape {
                 return wrong(format!("two elements are called {name}"));
             }
             if element.headers == 0 || element.headers > MAX_TREE_FILES {
-                return wrong(format!("{name} has {} headers; from 1 to {MAX_TREE_FILES} are possible", element.headers));
+                return wrong(format!(
+                    "{name} has {} headers; from 1 to {MAX_TREE_FILES} are possible",
+                    element.headers
+                ));
             }
             if !ascending(&element.dependencies) || element.dependencies.iter().any(|below| *below >= row) {
                 return wrong(format!("{name} builds against something that comes after it"));
@@ -134,9 +137,10 @@ impl Shape {
                     && ascending(&action.others)
                     && action.own.iter().all(|own| *own < turn)
                     && action.headers.iter().all(|below| *below < row)
-                    && action.others.iter().all(|(below, other)| {
-                        *below < row && self.elements[*below].actions.len() > *other
-                    });
+                    && action
+                        .others
+                        .iter()
+                        .all(|(below, other)| *below < row && self.elements[*below].actions.len() > *other);
                 if !right {
                     return wrong(format!("action {turn} of {name} takes what is not made before it"));
                 }

@@ -115,12 +115,7 @@ impl<'a> Maker<'a> {
 
     /// Makes an element, given those below it, and hands every blob of it to `sink`: children before parents,
     /// source files and outputs left out.
-    pub(crate) fn element(
-        &self,
-        row: usize,
-        below: &[ElementState],
-        sink: Sink<'_>,
-    ) -> Result<ElementState, RawError> {
+    pub(crate) fn element(&self, row: usize, below: &[ElementState], sink: Sink<'_>) -> Result<ElementState, RawError> {
         let element = &self.shape.elements[row];
         let include = self.headers(row, sink)?;
         let sources: Vec<Digest> = (0..element.actions.len()).map(|turn| source(row, turn)).collect();
@@ -206,12 +201,7 @@ impl<'a> Maker<'a> {
     }
 
     /// What an action sees below `usr`.
-    fn staged(
-        &self,
-        action: &ActionShape,
-        below: &[ElementState],
-        sink: Sink<'_>,
-    ) -> Result<Option<Digest>, RawError> {
+    fn staged(&self, action: &ActionShape, below: &[ElementState], sink: Sink<'_>) -> Result<Option<Digest>, RawError> {
         let mut usr = Dir::default();
         if !action.headers.is_empty() {
             let mut include = Dir::default();
@@ -235,13 +225,7 @@ impl<'a> Maker<'a> {
         if usr.0.is_empty() { Ok(None) } else { usr.put(Blob::Input, sink).map(Some) }
     }
 
-    fn artifact(
-        &self,
-        row: usize,
-        headers: Digest,
-        outputs: &[Digest],
-        sink: Sink<'_>,
-    ) -> Result<Digest, RawError> {
+    fn artifact(&self, row: usize, headers: Digest, outputs: &[Digest], sink: Sink<'_>) -> Result<Digest, RawError> {
         let mut include = Dir::default();
         include.directory(format!("e{row}"), headers);
         let mut usr = Dir::default();

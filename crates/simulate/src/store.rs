@@ -13,27 +13,57 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::state::FUNCTION;
 
+/// Blobs by digest, without the sizes that digests have: there are millions of them.
+#[derive(Clone, Default)]
+pub(crate) struct Blobs(FxHashMap<[u8; 32], Bytes>);
+
+impl Blobs {
+    pub(crate) fn insert(&mut self, digest: &Digest, data: Bytes) {
+        self.0.insert(key(digest), data);
+    }
+
+    fn get(&self, digest: &Digest) -> Option<&Bytes> {
+        self.0.get(&key(digest)).filter(|data| data.len() as u64 == digest.size_bytes())
+    }
+
+    fn contains(&self, digest: &Digest) -> bool {
+        self.get(digest).is_some()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn key(digest: &Digest) -> [u8; 32] {
+    let mut key = [0; 32];
+    let hash = digest.hash();
+    let length = hash.len().min(32);
+    key[..length].copy_from_slice(&hash[..length]);
+    key
+}
+
 /// Blobs in two layers: the recorded state, which all simulations share, and what this one has stored.
 pub(crate) struct Store {
-    shared: Arc<FxHashMap<Digest, Bytes>>,
-    own: Mutex<FxHashMap<Digest, Bytes>>,
+    shared: Arc<Blobs>,
+    own: Mutex<Blobs>,
     latency: Duration,
 }
 
 impl Store {
-    pub(crate) fn new(shared: Arc<FxHashMap<Digest, Bytes>>, latency: Duration) -> Self {
+    pub(crate) fn new(shared: Arc<Blobs>, latency: Duration) -> Self {
         Self { shared, own: Mutex::default(), latency }
     }
 
-    fn own(&self) -> MutexGuard<'_, FxHashMap<Digest, Bytes>> {
+    fn own(&self) -> MutexGuard<'_, Blobs> {
         // A panic elsewhere cannot leave a map half changed: every change is one insertion.
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores a blob at once, and takes its digest on trust.
     pub(crate) fn put(&self, digest: Digest, data: Bytes) {
-        if !self.shared.contains_key(&digest) {
-            self.own().insert(digest, data);
+        if !self.shared.contains(&digest) {
+            self.own().insert(&digest, data);
         }
     }
 
@@ -66,9 +96,7 @@ impl BlobStore for Store {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         self.call().await;
         let own = self.own();
-        let absent = |digest: &&Digest| {
-            !digest.is_empty() && !self.shared.contains_key(digest) && !own.contains_key(digest)
-        };
+        let absent = |digest: &&Digest| !digest.is_empty() && !self.shared.contains(digest) && !own.contains(digest);
         Ok(distinct(digests).filter(absent).copied().collect())
     }
 

@@ -45,7 +45,13 @@ fn compile(duration: u64, headers: Vec<usize>) -> ActionShape {
 fn chain(length: usize) -> Shape {
     let elements = (0..length).map(|row| {
         let below: Vec<usize> = row.checked_sub(1).into_iter().collect();
-        let headers = if row == 0 { vec![] } else if row == 1 { vec![0] } else { vec![0, row - 1] };
+        let headers = if row == 0 {
+            vec![]
+        } else if row == 1 {
+            vec![0]
+        } else {
+            vec![0, row - 1]
+        };
         let link = ActionShape {
             duration: seconds(10),
             headers: Vec::new(),

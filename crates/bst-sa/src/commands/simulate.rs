@@ -197,8 +197,16 @@ fn rows(
 }
 
 fn print_table(rows: &[Row]) -> Result<(), Failure> {
-    let heads =
-        ["workers", "none", "blocking", "primed", "lower bound", "none / primed", "blocking / primed", "primed / bound"];
+    let heads = [
+        "workers",
+        "none",
+        "blocking",
+        "primed",
+        "lower bound",
+        "none / primed",
+        "blocking / primed",
+        "primed / bound",
+    ];
     let mut table = output::table(&heads, 0);
     for row in rows {
         table.add_row([
@@ -229,7 +237,11 @@ fn answer(rows: &[Row]) -> String {
         } else {
             "most of its time is spent outside of actions"
         };
-        return format!("Priming would not help this project: with {workers} workers it takes {} instead of {}, as {why}.", time(primed), time(none));
+        return format!(
+            "Priming would not help this project: with {workers} workers it takes {} instead of {}, as {why}.",
+            time(primed),
+            time(none)
+        );
     }
     format!(
         "Priming would help this project: with {workers} workers a rebuild takes {} instead of {}, {} times as fast.",

@@ -23,7 +23,10 @@ async fn every_number_of_workers_has_its_figures() {
         members.sort_unstable();
         assert_eq!(members, ["blocking", "lower_bound", "none", "primed", "workers"]);
         let bound = seconds(row, "lower_bound");
-        assert!(bound > 0.0 && ["none", "blocking", "primed"].iter().all(|mode| seconds(row, mode) >= bound), "{row:#}");
+        assert!(
+            bound > 0.0 && ["none", "blocking", "primed"].iter().all(|mode| seconds(row, mode) >= bound),
+            "{row:#}"
+        );
     }
     assert!(seconds(&rows[1], "primed") < seconds(&rows[1], "none"), "{rows:#?}");
     assert_eq!(Value::Array(rows.clone()), Program::new(SMALL).arg("--json").json().await);

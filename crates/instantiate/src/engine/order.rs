@@ -14,37 +14,31 @@ const UNKNOWN: Duration = Duration::from_millis(1);
 /// link make three per element; only elements in a row make more.
 const MAX_PASSES: usize = 64;
 
-/// Place in the queue for execution. What is learned while its element is being built comes first, and the last of
-/// it before the rest: the build comes towards it. Then what configure scripts run, since all else of their elements
-/// waits for that. Of the rest, the longest remaining chain comes first, whatever element it begins in: the end of a
-/// rebuild is that of its longest chain, once there are workers for everything else. Equal ones go in topological
-/// order, then in recorded order.
+/// Place in the queue for execution: elements in topological order, what a
+/// configure script runs in recorded order, since all else of the element waits
+/// for that, then the longest remaining chain first, then in recorded order. What is learned while
+/// its element is being built goes the other way: the build comes towards it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
-    class: Class,
-    critical: Reverse<Duration>,
     rank: usize,
+    after_probes: bool,
+    critical: Reverse<Duration>,
     last_first: Reverse<usize>,
     act: ActId,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Class {
-    Learned,
-    Probe,
-    Other,
 }
 
 impl Place {
     pub(super) fn of(tables: &Tables, act: ActId) -> Self {
         let Act { owner, critical, probe, learned, .. } = tables[act];
-        let (class, critical) = match (learned, probe) {
-            (true, _) => (Class::Learned, Duration::ZERO),
-            (false, true) => (Class::Probe, Duration::ZERO),
-            (false, false) => (Class::Other, critical),
-        };
+        let critical = if probe || learned { Duration::ZERO } else { critical };
         let last_first = if learned { act.index() } else { 0 };
-        Self { class, critical: Reverse(critical), rank: tables[owner].rank, last_first: Reverse(last_first), act }
+        Self {
+            rank: tables[owner].rank,
+            after_probes: !probe,
+            critical: Reverse(critical),
+            last_first: Reverse(last_first),
+            act,
+        }
     }
 }
 
