@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Prime(PrimeArgs),
     /// After a rebuild: hold what was predicted against what the build asked for
     Explain(ExplainArgs),
+    /// Say how long a rebuild would take with and without priming, by numbers of workers
+    Simulate(SimulateArgs),
     /// Show what is recorded
     Show(ShowArgs),
     /// Print the graph of a BuildStream project as JSON
@@ -284,6 +286,102 @@ pub(crate) struct ExplainArgs {
     pub(crate) project: ProjectOptions,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The priming engine itself is run beside a simulated build, on a service in memory
+with so many workers, by a clock that only goes on while everybody waits. The
+project is that of the graph or of BuildStream, with the actions, durations and
+chains that its records tell; or it is made up, with --elements.
+
+For each number of workers: how long a rebuild takes without priming (none), if
+the build waits until everything that is known before it is primed (blocking),
+and with priming beside the build (primed); and what no schedule can beat
+(lower bound): the longest chain of actions, or each worker's share of the work.
+
+DISTRIBUTION is SECONDS for always this long, FROM..TO for anything between, or
+MEDIAN~SIGMA for a log-normal distribution, as compile times have.
+
+Examples:
+  bst-sa simulate --elements 200 --actions 100
+  bst-sa simulate --elements 1000 --actions 200 --workers 10,100,1000,10000 --json
+  bst-sa simulate --elements 50 --actions 40 --duration 0.5..20 --link 30 --depth 25 --builders 4
+  bst-sa simulate --graph next.json --server unix:casd.sock --workers 16,64,256 app.bst")]
+pub(crate) struct SimulateArgs {
+    /// Elements to rebuild, with everything they build against (default: the whole graph)
+    #[arg(value_name = "ELEMENT", conflicts_with = "elements")]
+    pub(crate) targets: Vec<String>,
+    /// Numbers of workers of the service, separated by commas
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "10,100,1000")]
+    pub(crate) workers: Vec<usize>,
+    #[command(flatten)]
+    pub(crate) generate: GenerateOptions,
+    #[command(flatten)]
+    pub(crate) conditions: ConditionOptions,
+    #[command(flatten)]
+    pub(crate) json: JsonOption,
+    #[command(flatten)]
+    pub(crate) project: ProjectOptions,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+/// What a made-up project is like.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Made-up project")]
+pub(crate) struct GenerateOptions {
+    /// Make up a project of this many elements
+    #[arg(long, value_name = "N", conflicts_with_all = ["graph", "project_dir", "config", "option"])]
+    pub(crate) elements: Option<usize>,
+    /// Actions per element: compiles and a link [default: 50]
+    #[arg(long, value_name = "N", requires = "elements")]
+    pub(crate) actions: Option<usize>,
+    /// Elements in the longest chain of dependencies [default: 10]
+    #[arg(long, value_name = "N", requires = "elements")]
+    pub(crate) depth: Option<usize>,
+    /// Elements that an element builds against, besides the one at the bottom [default: 3]
+    #[arg(long, value_name = "N", requires = "elements")]
+    pub(crate) fan_out: Option<usize>,
+    /// How long a compile takes [default: 4~0.7]
+    #[arg(long, value_name = "DISTRIBUTION", requires = "elements")]
+    pub(crate) duration: Option<simulate::Distribution>,
+    /// How long a link takes [default: 2..10]
+    #[arg(long, value_name = "DISTRIBUTION", requires = "elements")]
+    pub(crate) link: Option<simulate::Distribution>,
+    /// Files that a compile reads [default: 40]
+    #[arg(long, value_name = "N", requires = "elements")]
+    pub(crate) tree_size: Option<usize>,
+    /// Elements whose own sources changed, from the bottom upwards [default: 1]
+    #[arg(long, value_name = "N", requires = "elements")]
+    pub(crate) changed: Option<usize>,
+    /// What everything that is drawn by lot follows from [default: 1]
+    #[arg(long, value_name = "N", requires = "elements")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// What a rebuild goes on in. Durations have a resolution of a millisecond.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Conditions")]
+pub(crate) struct ConditionOptions {
+    /// Round trip of a call to the service
+    #[arg(long, value_name = "SECONDS", value_parser = simulate::seconds, default_value = "0.01")]
+    pub(crate) latency: Duration,
+    /// Elements that are built at once, as BuildStream's scheduler.builders, which is 4 if nothing is said
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) builders: usize,
+    /// Actions that the build of an element asks for at once, as BuildStream's build.max-jobs
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) max_jobs: usize,
+    /// What an element takes besides its actions: staging, configuring, installing
+    #[arg(long, value_name = "SECONDS", value_parser = simulate::seconds, default_value = "1")]
+    pub(crate) element_overhead: Duration,
+    /// What an action takes on the machine that builds: finding its headers, hashing
+    #[arg(long, value_name = "SECONDS", value_parser = simulate::seconds, default_value = "0.02")]
+    pub(crate) action_overhead: Duration,
+    /// Executions ahead of the build at once (default: a tenth more than there are workers)
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
 }
 
 #[derive(Args, Debug)]

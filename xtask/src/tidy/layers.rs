@@ -19,7 +19,7 @@ enum Features {
     None,
 }
 
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "reapi-proto",
     "reapi-archive",
     "cas-client",
@@ -28,6 +28,7 @@ const OURS: [&str; 11] = [
     "reapi-record",
     "instantiate",
     "buildstream",
+    "simulate",
     "testbed",
     "bst-sa",
     "bst-sa-tests",
@@ -78,6 +79,11 @@ const LAYERS: &[Layer] = &[
         package: "buildstream",
         features: Features::Default,
         never: &["tonic", "clap", "comfy-table", "indicatif", "testbed"],
+    },
+    Layer {
+        package: "simulate",
+        features: Features::Default,
+        never: &["tonic", "clap", "comfy-table", "reapi-record", "buildstream", "testbed"],
     },
     Layer { package: "xtask", features: Features::Default, never: &OURS },
 ];

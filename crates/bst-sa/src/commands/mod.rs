@@ -9,6 +9,7 @@ mod generate;
 mod graph;
 pub(crate) mod prime;
 mod show;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Instantiate(args) => prime::instantiate(args).await,
         Command::Prime(args) => prime::prime(args).await,
         Command::Explain(args) => explain::run(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
         Command::Show(args) => show::run(args).await,
         Command::Graph(args) => graph::run(args).await,
         Command::Exec(args) => exec::run(args).await,

@@ -22,4 +22,5 @@ mod prime;
 mod records;
 mod secure;
 mod show;
+mod simulate;
 mod usage;

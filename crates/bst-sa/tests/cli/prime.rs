@@ -34,6 +34,10 @@ impl Primed {
         self.temporary.path().join(name)
     }
 
+    pub(crate) fn simulate(&self) -> Program {
+        Program::new(["simulate", "--server", self.server.url(), "--graph"]).arg(self.path("next.json"))
+    }
+
     pub(crate) fn prime(&self) -> Program {
         Program::new(["prime", "--server", self.server.url(), "--graph"]).arg(self.path("next.json"))
     }

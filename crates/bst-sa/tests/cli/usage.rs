@@ -2,8 +2,8 @@
 
 use crate::support::{Program, Ran};
 
-const COMMANDS: [&str; 9] =
-    ["demo", "generate", "instantiate", "prime", "show", "graph", "exec", "doctor", "completions"];
+const COMMANDS: [&str; 10] =
+    ["demo", "generate", "instantiate", "prime", "simulate", "show", "graph", "exec", "doctor", "completions"];
 
 #[tokio::test]
 async fn every_command_explains_itself_with_examples() {

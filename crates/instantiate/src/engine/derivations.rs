@@ -100,6 +100,7 @@ impl Priming {
             let affected = row.adaptation.answer(&demand, now);
             self.demands.extend(row.adaptation.take_demands().into_iter().map(|demand| (row_id, demand)));
             self.touched.extend(affected.into_iter().filter_map(|id| row.acts[id.index()]));
+            self.judge_anew_if_dropped(row_id);
         }
     }
 }

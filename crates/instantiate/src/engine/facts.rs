@@ -77,6 +77,7 @@ impl Priming {
             Fit::Refused(skip) => Gate::Closed(skip),
             Fit::Exact | Fit::Nearest | Fit::Undecided => Gate::Open,
         };
+        self.judge_anew(row);
         self.touched.extend(self.tables[row].acts.iter().flatten());
     }
 
@@ -118,6 +119,7 @@ impl Priming {
                 let affected = row.adaptation.settle(facts);
                 self.demands.extend(row.adaptation.take_demands().into_iter().map(|demand| (row_id, demand)));
                 self.touched.extend(affected.into_iter().filter_map(|id| row.acts[id.index()]));
+                self.judge_anew_if_dropped(row_id);
             }
             for act in std::mem::take(&mut self.touched) {
                 self.reconsider(act);

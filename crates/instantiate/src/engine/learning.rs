@@ -6,6 +6,7 @@
 //! another generated header. What differs is done to the element's remaining
 //! actions, the last ones first, so that build and priming meet in the middle.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +30,12 @@ pub(super) struct Learning {
     /// Not looked at yet.
     queue: Vec<Digest>,
     busy: bool,
+    /// Records about which something could be learned.
+    doubtful: BTreeSet<RowId>,
+    /// Records of which that is to be found out: something of theirs was dropped, or has become known since.
+    unjudged: BTreeSet<RowId>,
+    /// Records something of which was ever dropped: of the others, nothing needs to be learned.
+    dropped: FxHashSet<RowId>,
     /// The recorded steps of a record: where a command runs and what it makes.
     steps: FxHashMap<RowId, FxHashMap<Step, Vec<ActId>>>,
     /// What was learned of a record's compiles, and of its other steps.
@@ -106,18 +113,38 @@ impl Priming {
         if self.learning.busy || self.learning.queue.is_empty() {
             return;
         }
-        let doubtful: Vec<RowId> = self.tables.row_ids().filter(|row| self.is_doubtful(*row)).collect();
+        for row in std::mem::take(&mut self.learning.unjudged) {
+            if self.is_doubtful(row) {
+                self.learning.doubtful.insert(row);
+            } else {
+                self.learning.doubtful.remove(&row);
+            }
+        }
         let queue = std::mem::take(&mut self.learning.queue);
-        if doubtful.is_empty() {
+        if self.learning.doubtful.is_empty() {
             return;
         }
-        let unknown = doubtful.into_iter().filter(|row| !self.learning.steps.contains_key(row));
+        let doubtful = self.learning.doubtful.iter().copied();
+        let unknown = doubtful.filter(|row| !self.learning.steps.contains_key(row));
         let unknown: Vec<(RowId, Vec<(ActId, Digest)>)> = unknown
             .map(|row| (row, self.tables[row].acts.iter().flatten().map(|id| (*id, self.tables[*id].base)).collect()))
             .collect();
         self.learning.busy = true;
         let blobs = Arc::clone(&self.services.blobs);
         self.tasks.push(async move { Done::Requested(read(blobs, queue, unknown).await) });
+    }
+
+    /// Something of a record was dropped, or is not any more.
+    pub(super) fn judge_anew(&mut self, row: RowId) {
+        self.learning.dropped.insert(row);
+        self.learning.unjudged.insert(row);
+    }
+
+    /// More is known of a record.
+    pub(super) fn judge_anew_if_dropped(&mut self, row: RowId) {
+        if self.learning.dropped.contains(&row) {
+            self.learning.unjudged.insert(row);
+        }
     }
 
     /// Whether something could be learned about a record.
@@ -225,6 +252,7 @@ impl Priming {
             let seen = seen.into_iter().filter_map(|(input, node)| Some((input, node?)));
             let facts: Vec<(InputId, Node)> = held.chain(seen).collect();
             self.tables[row].adaptation.see(facts);
+            self.judge_anew(row);
             let demands = self.tables[row].adaptation.take_demands();
             self.demands.extend(demands.into_iter().map(|demand| (row, demand)));
             self.touched.extend(self.tables[row].acts.iter().flatten());

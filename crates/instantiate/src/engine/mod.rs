@@ -44,7 +44,7 @@ use inspection::Inspector;
 use learning::Learning;
 use runs::Runs;
 use submit::Submissions;
-use tables::{ActId, RowId, State, Tables};
+use tables::{Act, ActId, RowId, State, Tables};
 use task::{Done, Tasks};
 use window::Window;
 use workshop::Workshop;
@@ -295,6 +295,7 @@ impl Priming {
 
     /// Takes in what the graph says.
     fn begin(&mut self, graph: &Graph) {
+        self.tables.row_ids().for_each(|row| self.judge_anew(row));
         for element in graph.elements() {
             let owner = self.tables.owner(&element.name);
             if let Some(root) = element.sources {
@@ -401,9 +402,14 @@ impl Priming {
             };
             *counter = counter.saturating_add_signed(by);
         };
-        let current = &mut self.tables[id].state;
+        let Act { row, state: current, .. } = &mut self.tables[id];
+        let row = *row;
+        let drops = matches!(current, State::Dropped(_)) || matches!(state, State::Dropped(_));
         count(&mut self.progress, current, -1);
         count(&mut self.progress, &state, 1);
         *current = state;
+        if drops {
+            self.judge_anew(row);
+        }
     }
 }

@@ -13,11 +13,14 @@ use rustc_hash::FxHashMap;
 use super::task::fetch;
 
 /// The outputs of an action by their paths, as the action's result names them.
+///
+/// There are as many of these as actions, most of them with one file: they take no more room than that.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outputs {
-    nodes: BTreeMap<Vec<u8>, Node>,
+    /// Sorted by path, each path once.
+    nodes: Box<[(Vec<u8>, Node)]>,
     /// Whatever is known of the directories among them.
-    forest: Forest,
+    forest: Option<Box<Forest>>,
 }
 
 impl Outputs {
@@ -27,14 +30,15 @@ impl Outputs {
         for output in outputs {
             nodes.insert(normal(output.path.as_bytes()), plain(&output.kind)?);
         }
-        Some(Self { nodes, forest: Forest::new() })
+        Some(Self { nodes: nodes.into_iter().collect(), forest: None })
     }
 
     /// The outputs, with what is inside of the directories among them. A
     /// directory that cannot be read is as good as absent.
     pub(super) async fn read(blobs: Arc<dyn BlobStore>, outputs: Vec<Output>) -> Self {
         let function = blobs.digest_function();
-        let mut made = Self::default();
+        let mut nodes = BTreeMap::new();
+        let mut forest = Forest::new();
         let trees = outputs.iter().filter_map(|output| match output.kind {
             OutputKind::Directory { tree, .. } => tree,
             _ => None,
@@ -42,7 +46,7 @@ impl Outputs {
         let trees: FxHashMap<Digest, Digest> = fetch(Arc::clone(&blobs), trees.collect())
             .await
             .into_iter()
-            .filter_map(|(digest, bytes)| Some((digest, made.plant(function, bytes.ok()?)?)))
+            .filter_map(|(digest, bytes)| Some((digest, plant(&mut forest, function, bytes.ok()?)?)))
             .collect();
         let mut alone = Vec::new();
         for output in outputs {
@@ -60,15 +64,15 @@ impl Outputs {
                     None => continue,
                 },
             };
-            made.nodes.insert(normal(output.path.as_bytes()), node);
+            nodes.insert(normal(output.path.as_bytes()), node);
         }
         if !alone.is_empty() {
             match read_trees(&*blobs, &alone, |_| false, &TreeBudget::default()).await {
-                Ok(read) => read.directories.into_iter().for_each(|(digest, dir)| made.forest.insert(digest, dir)),
+                Ok(read) => read.directories.into_iter().for_each(|(digest, dir)| forest.insert(digest, dir)),
                 Err(error) => tracing::warn!(%error, "output directories cannot be read"),
             }
         }
-        made
+        Self { nodes: nodes.into_iter().collect(), forest: Some(Box::new(forest)) }
     }
 
     /// What stands at `path`, which may lie inside of an output directory.
@@ -76,9 +80,10 @@ impl Outputs {
         let path = normal(path);
         let mut end = path.len();
         loop {
-            if let Some(node) = self.nodes.get(&path[..end]) {
+            if let Ok(place) = self.nodes.binary_search_by(|(at, _)| at.as_slice().cmp(&path[..end])) {
+                let node = &self.nodes[place].1;
                 let Node::Directory { digest } = node else { return (end == path.len()).then(|| node.clone()) };
-                return self.forest.find(digest, &path[end..]).ok().flatten();
+                return self.forest.as_ref()?.find(digest, &path[end..]).ok().flatten();
             }
             if end == 0 {
                 return None;
@@ -86,15 +91,15 @@ impl Outputs {
             end = path[..end].iter().rposition(|&b| b == b'/').unwrap_or(0);
         }
     }
+}
 
-    /// Takes in a Tree message; returns its root.
-    fn plant(&mut self, function: DigestFunction, bytes: Bytes) -> Option<Digest> {
-        let tree = Tree::parse(bytes).ok()?;
-        for (digest, bytes) in tree.directories(function) {
-            self.forest.insert(digest, Directory::parse(bytes.clone()).ok()?);
-        }
-        Some(tree.root_digest(function))
+/// Takes in a Tree message; returns its root.
+fn plant(forest: &mut Forest, function: DigestFunction, bytes: Bytes) -> Option<Digest> {
+    let tree = Tree::parse(bytes).ok()?;
+    for (digest, bytes) in tree.directories(function) {
+        forest.insert(digest, Directory::parse(bytes.clone()).ok()?);
     }
+    Some(tree.root_digest(function))
 }
 
 fn plain(kind: &OutputKind) -> Option<Node> {

@@ -3,6 +3,8 @@
 //! A run is named by its Action's digest, so that whatever number of recorded
 //! actions come out as the same action, it is looked up and submitted once.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use cas_client::{ExecutionStage, Lookup, Output, outputs};
@@ -131,7 +133,8 @@ impl Running {
 #[derive(Default)]
 pub(super) struct Runs {
     pub(super) table: FxHashMap<Digest, Run>,
-    check: Vec<Digest>,
+    /// The one first whose place is first: what is looked up late is executed late.
+    check: BinaryHeap<Reverse<(Place, Digest)>>,
     checking: bool,
     bases: Vec<Digest>,
     verify: Vec<Digest>,
@@ -201,7 +204,9 @@ impl Priming {
     /// A run is to be looked up.
     pub(super) fn check(&mut self, digest: Digest) {
         self.set_stage(digest, Stage::Check);
-        self.runs.check.push(digest);
+        if let Some(run) = self.runs.table.get(&digest) {
+            self.runs.check.push(Reverse((run.place, digest)));
+        }
         self.show(&digest, ActionStep::Wanted);
     }
 
@@ -240,7 +245,7 @@ impl Priming {
             self.tasks.push(async move { Done::Bases(fetch(blobs, needs).await) });
         }
         if !self.runs.checking {
-            let due = self.due(|runs| &mut runs.check, &Stage::Check);
+            let due = self.due(|runs| runs.check.pop().map(|Reverse((_, digest))| digest), &Stage::Check);
             if !due.is_empty() {
                 self.count_lookups(due.len());
                 self.runs.checking = true;
@@ -249,7 +254,7 @@ impl Priming {
             }
         }
         if !self.runs.verifying {
-            let due = self.due(|runs| &mut runs.verify, &Stage::Verify);
+            let due = self.due(|runs| runs.verify.pop(), &Stage::Verify);
             if !due.is_empty() {
                 self.count_lookups(due.len());
                 self.runs.verifying = true;
@@ -264,10 +269,10 @@ impl Priming {
     }
 
     /// Takes a batch off a queue; what nobody wants any more is left idle.
-    fn due(&mut self, queue: fn(&mut Runs) -> &mut Vec<Digest>, stage: &Stage) -> Vec<Digest> {
+    fn due(&mut self, next: fn(&mut Runs) -> Option<Digest>, stage: &Stage) -> Vec<Digest> {
         let mut due = Vec::new();
         while due.len() < LOOKUP_BATCH {
-            let Some(digest) = queue(&mut self.runs).pop() else { break };
+            let Some(digest) = next(&mut self.runs) else { break };
             let wanted = self.is_wanted(&digest);
             if self.runs.table.get(&digest).is_none_or(|run| run.stage != *stage) {
                 continue;
