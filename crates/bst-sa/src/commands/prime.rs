@@ -55,7 +55,7 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
         completion: if args.detach { Completion::Detach } else { Completion::Await },
         ..defaults
     };
-    let (services, records) = elements.with_records(services);
+    let (services, records) = elements.with_records(services, &args.connect);
     let cachedir = elements.project.as_ref().map(|project| project.configuration.cachedir.clone());
     let report = run(services, elements, records, &args.elements, options).await;
     if let (Ok(report), Some(cachedir)) = (&report, cachedir) {
