@@ -137,7 +137,7 @@ impl Casd {
         let folder = TempDir::new().unwrap();
         let bind = format!("unix:{}", folder.path().join("casd.sock").display());
         let log = folder.path().join("casd.log");
-        let mut casd = Self::start(world.buildbox(), &bind, &world.path("cache"), &log, &[]);
+        let mut casd = Self::start(world.buildbox(), &bind, &world.path("cache"), &log, &executing(world));
         casd._folder = Some(folder);
         casd
     }
@@ -147,7 +147,7 @@ impl Casd {
         let folder = world.folder_beside();
         let bind = format!("127.0.0.1:{}", free_port());
         let log = folder.path().join("casd.log");
-        let mut casd = Self::start(world.buildbox(), &bind, &folder.path().join("storage"), &log, &[]);
+        let mut casd = Self::start(world.buildbox(), &bind, &folder.path().join("storage"), &log, &executing(world));
         casd._folder = Some(folder);
         casd
     }
@@ -156,14 +156,8 @@ impl Casd {
     pub(crate) fn start(buildbox: &Path, bind: &str, storage: &Path, log: &Path, options: &[String]) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = [buildbox.to_owned()].into_iter().chain(std::env::split_paths(&path));
-        let mut runner = std::ffi::OsString::from("--buildbox-run=");
-        runner.push(buildbox.join("buildbox-run"));
         let mut command = Daemon::tied("TERM", buildbox.join("buildbox-casd"));
-        command.arg(format!("--bind={bind}")).arg(runner).args(["--cache-failures=false", "--log-level=info"]);
-        // A server for others executes nothing itself.
-        if options.is_empty() {
-            command.arg("--jobs=2");
-        }
+        command.arg(format!("--bind={bind}")).arg("--log-level=info");
         command.args(options).arg(storage).env("PATH", std::env::join_paths(path).unwrap());
         let mut daemon = Daemon::start("buildbox-casd", command, log);
         daemon.wait_until_it_listens(bind);
@@ -187,4 +181,10 @@ impl Casd {
     pub(crate) fn as_artifact_server(&self) -> String {
         format!("artifacts: {{servers: [{{url: 'http://{}', push: true}}]}}\n", self.bind)
     }
+}
+
+/// Options of a casd that executes actions itself.
+fn executing(world: &World) -> [String; 3] {
+    let runner = format!("--buildbox-run={}", world.buildbox().join("buildbox-run").display());
+    [runner, "--jobs=2".to_owned(), "--cache-failures=false".to_owned()]
 }

@@ -44,6 +44,8 @@ pub(crate) struct Grid {
     /// How far the logs of the workers' casds were read.
     read: RefCell<BTreeMap<PathBuf, usize>>,
     folder: TempDir,
+    /// Apart, as the address of a socket has room for 108 bytes only.
+    sockets: TempDir,
     _database: TempDir,
 }
 
@@ -87,7 +89,7 @@ impl Grid {
         let ports = Ports { store: free_port(), server: free_port() };
         let bind = format!("127.0.0.1:{}", ports.store);
         let storage = folder.path().join("storage");
-        let store = Casd::start(world.buildbox(), &bind, &storage, &logs.join("store.log"), &["--jobs=0".into()]);
+        let store = Casd::start(world.buildbox(), &bind, &storage, &logs.join("store.log"), &[]);
 
         let database = TempDir::new().unwrap();
         let port = free_port();
@@ -110,6 +112,7 @@ impl Grid {
             started: 0,
             read: RefCell::default(),
             folder,
+            sockets: TempDir::new().unwrap(),
             _database: database,
         };
         grid.start_server();
@@ -118,7 +121,7 @@ impl Grid {
 
     pub(crate) fn start_server(&mut self) {
         let mut command = Daemon::tied("TERM", &self.buildgrid);
-        command.args(["server", "start", "-v"]).arg(self.folder.path().join("bgd.yml"));
+        command.args(["server", "start", "-vv"]).arg(self.folder.path().join("bgd.yml"));
         let mut daemon = Daemon::start("bgd", command, &self.logs.join("bgd.log"));
         daemon.wait_until_it_listens(&self.server_address());
         self.server = Some(daemon);
@@ -140,9 +143,8 @@ impl Grid {
         self.started += 1;
         let name = format!("worker-{}", self.started);
         let (store, server) = (format!("http://127.0.0.1:{}", self.ports.store), self.server_address());
-        let bind = format!("unix:{}", self.folder.path().join(format!("{name}.sock")).display());
+        let bind = format!("unix:{}", self.sockets.path().join(format!("{name}.sock")).display());
         let remotes = [
-            "--jobs=0".to_owned(),
             format!("--cas-remote={store}"),
             format!("--ac-remote=http://{server}"),
             format!("--exec-remote=http://{server}"),

@@ -1,11 +1,13 @@
 //! A project on a cluster: what priming gains there, and what it does when the cluster fails.
 
+use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::DEP_H;
 use super::grid::{Elements, Grid, Push};
 use super::world::{Build, World, figure, figure_at_least};
 
-const A_H: &str = "files/lib-a/a.h";
 const APP: &str = "app-ab.bst";
 /// Its elements that compile: nine compiles and a link together.
 const COMPILING: [&str; 3] = ["lib-a.bst", "lib-b.bst", APP];
@@ -23,6 +25,7 @@ pub(crate) fn run(world: &World) {
     }
     step("the grid is up");
     // What every machine has: the base image.
+    archive_base(world);
     let base = World::with(world, world);
     base.configure(&grid.configuration(Elements::OnTheGrid, Push::Yes));
     base.must_bst(&["build", "base.bst"]);
@@ -78,6 +81,24 @@ pub(crate) fn run(world: &World) {
 
     faults(&mut grid, &mut states, &base);
     step("the faults are done");
+}
+
+/// Makes the base an archive that is known by its checksum, as bases are: the
+/// files of a local one are read anew, all of them, whenever a project is loaded.
+fn archive_base(world: &World) {
+    let archive = world.path("base.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("--create").arg("--file").arg(&archive).arg("--directory").arg(world.path("project/files/root")).arg(".");
+    assert!(tar.status().unwrap().success());
+    let sum = Command::new("sha256sum").arg(&archive).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_owned();
+    let element = world.path("project/elements/base.bst");
+    fs::remove_file(&element).unwrap();
+    let url = archive.display();
+    let text = format!(
+        "kind: import\nsources:\n- kind: tar\n  url: \"file://{url}\"\n  ref: {sum}\n  base-dir: \"\"\n"
+    );
+    fs::write(element, text).unwrap();
 }
 
 /// A machine with the base image and nothing else in its cache.
@@ -177,17 +198,17 @@ impl States<'_> {
     /// A state that was never built.
     fn next(&mut self) -> u32 {
         let next = self.answer + 1;
-        self.world.edit(A_H, &define(self.answer), &define(next));
+        self.world.edit(DEP_H, &define(self.answer), &define(next));
         self.answer = next;
         next
     }
 
     /// Puts a machine's project into one of the states.
     fn set(&self, answer: u32, machine: &World) {
-        let text = std::fs::read_to_string(self.world.path("project").join(A_H)).unwrap();
-        let path = machine.path("project").join(A_H);
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(path, text.replace(&define(self.answer), &define(answer))).unwrap();
+        let text = fs::read_to_string(self.world.path("project").join(DEP_H)).unwrap();
+        let path = machine.path("project").join(DEP_H);
+        fs::remove_file(&path).unwrap();
+        fs::write(path, text.replace(&define(self.answer), &define(answer))).unwrap();
     }
 }
 

@@ -173,16 +173,16 @@ impl World {
     }
 
     pub(crate) fn start_build_with(&self, element: &str, options: &[&str], variables: &[(&str, &str)]) -> Running {
-        let build = ["build", "--json"].iter().chain(options).chain(&[element, "--", "--no-interactive"]).copied();
-        self.start_tool(build, variables)
+        let arguments = [&["build", "--json"], options, &[element, "--", "--no-interactive"]].concat();
+        self.start_tool(&arguments, variables)
     }
 
     /// Primes an element beside whatever else happens. What it prints is that of a build.
     pub(crate) fn start_prime(&self, element: &str) -> Running {
-        self.start_tool(["prime", "--json", element].into_iter(), &[])
+        self.start_tool(&["prime", "--json", element], &[])
     }
 
-    fn start_tool<'a>(&self, arguments: impl Iterator<Item = &'a str>, variables: &[(&str, &str)]) -> Running {
+    fn start_tool(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         self.builds.set(self.builds.get() + 1);
         let name = self.home.path().file_name().unwrap().to_str().unwrap();
         let stderr = self.variables[LOGS].join(format!("{name}-build-{}.log", self.builds.get()));

@@ -1,7 +1,7 @@
 #ifndef A_H
 #define A_H
 
-#define ANSWER 42
+#include <dep.h>
 
 /* Work for the compiler: MANY(f) makes 64 functions. */
 #define ONE(f) int f(int x) { for (int i = 0; i < x; i++) x = x * 31 + (x >> 3) + i * ANSWER; return x; }
