@@ -42,8 +42,7 @@ pub(super) fn prepare(home: &Path, logs: &Path, interrupts: &Interrupts) -> Resu
 /// The folder of the newest database that is installed.
 fn installed() -> Option<PathBuf> {
     let versions = fs::read_dir(DATABASES).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut versions: Vec<(u32, String)> =
-        versions.filter_map(|name| Some((name.parse().ok()?, name))).collect();
+    let mut versions: Vec<(u32, String)> = versions.filter_map(|name| Some((name.parse().ok()?, name))).collect();
     versions.sort_unstable();
     let folders = versions.iter().rev().map(|(_, name)| Path::new(DATABASES).join(name).join("bin"));
     folders.into_iter().find(|folder| ["initdb", "postgres"].iter().all(|program| folder.join(program).is_file()))

@@ -153,7 +153,10 @@ impl<E: Execution, S: BlobStore> Supplying<E, S> {
                 }
             }
         }
-        let roots: Vec<Digest> = all.iter().flat_map(|needs| [needs.input_root].into_iter().chain(needs.properties.iter().copied())).collect();
+        let roots: Vec<Digest> = all
+            .iter()
+            .flat_map(|needs| [needs.input_root].into_iter().chain(needs.properties.iter().copied()))
+            .collect();
         let known = Arc::clone(&self.known);
         let trees = read_trees(&self.store, &roots, move |digest| known.has(digest), &TreeBudget::default()).await?;
         let Looked { below, mut unreadable } = Looked::from(trees);
@@ -177,7 +180,8 @@ impl<E: Execution, S: BlobStore> Supplying<E, S> {
             self.known.extend(wanted);
             return Ok(lacking);
         }
-        self.known.extend(wanted.into_iter().filter(|digest| !below.contains_key(digest) && !unreadable.contains(digest)));
+        self.known
+            .extend(wanted.into_iter().filter(|digest| !below.contains_key(digest) && !unreadable.contains(digest)));
         for needs in all {
             let missing = needs.among(&unreadable, &below);
             if !missing.is_empty() {
@@ -241,7 +245,10 @@ impl<E: fmt::Display, S: fmt::Display> fmt::Display for Supplying<E, S> {
 
 impl<E: fmt::Debug, S: fmt::Debug> fmt::Debug for Supplying<E, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Supplying").field("execution", &self.execution).field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Supplying")
+            .field("execution", &self.execution)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -268,8 +275,8 @@ impl<E: Execution, S: BlobStore> Execution for Supplying<E, S> {
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt, stream};
-    use reapi_proto::v2::{self, command, platform::Property};
     use reapi_proto::DigestFunction;
+    use reapi_proto::v2::{self, command, platform::Property};
 
     use super::*;
     use crate::InMemory;
@@ -341,7 +348,11 @@ mod tests {
         let (near, far) = (InMemory::new(), InMemory::new());
         let (lost, kept) = (near.put("lost"), near.put("kept"));
         let good = action(&near, directory(&near, &[("kept", kept)], &[]), "no digest");
-        let bad = action(&near, directory(&near, &[("lost", lost)], &[]), &DigestFunction::Sha256.digest(b"no tree").to_string());
+        let bad = action(
+            &near,
+            directory(&near, &[("lost", lost)], &[]),
+            &DigestFunction::Sha256.digest(b"no tree").to_string(),
+        );
         near.forget(&lost);
         let service = Supplying::new(idle(2), Nearby::new(near.clone(), far.clone()));
         let (bad_outcome, good_outcome) =
