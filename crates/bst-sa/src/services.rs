@@ -84,14 +84,15 @@ pub(crate) fn named(configuration: &Configuration, connect: &ConnectOptions) -> 
     Ok(Services { blobs: Arc::new(Nearby::new(near, services.blobs)), ..services })
 }
 
+/// Blobs, and results of actions.
+type Left = (Arc<dyn BlobStore>, Arc<dyn ActionCache>);
+
 /// Where builds leave what they ran: the directory of BuildStream's casd. What
 /// elements asked for while they were built elsewhere, or found in a remote
 /// action cache, is with those services only.
-pub(crate) fn left_behind(
-    configuration: &Configuration,
-) -> Result<(Arc<dyn BlobStore>, Arc<dyn ActionCache>), Failure> {
+pub(crate) fn left_behind(configuration: &Configuration) -> Result<Left, Failure> {
     let here = Arc::new(FileStore::open(configuration.cachedir.clone())?);
-    let (mut blobs, mut cache): (Arc<dyn BlobStore>, Arc<dyn ActionCache>) = (here.clone(), here);
+    let (mut blobs, mut cache): Left = (here.clone(), here);
     if let Some(storage) = remote_storage(configuration) {
         blobs = Arc::new(Backed::new(blobs, client(storage)?));
     }

@@ -164,6 +164,11 @@ impl Casd {
         Self { daemon, bind: bind.to_owned(), _folder: None }
     }
 
+    /// `unix:PATH` or `HOST:PORT`.
+    pub(crate) fn address(&self) -> &str {
+        &self.bind
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.bind.strip_prefix("unix:").unwrap().into()
     }

@@ -31,7 +31,7 @@ const KEEPALIVE: u32 = 20;
 pub(crate) struct Grid {
     workers: Vec<Worker>,
     server: Option<Daemon>,
-    /// Kept where a worker is killed, as the clients of its casd are elsewhere.
+    /// One per worker, and kept for the next one where a worker is lost: what it has fetched takes a while.
     casds: Vec<Casd>,
     _store: Casd,
     _postgres: Daemon,
@@ -51,7 +51,7 @@ pub(crate) struct Grid {
 
 /// A buildbox-worker.
 pub(crate) struct Worker {
-    name: String,
+    casd: usize,
     daemon: Daemon,
 }
 
@@ -142,16 +142,10 @@ impl Grid {
     pub(crate) fn start_worker(&mut self) {
         self.started += 1;
         let name = format!("worker-{}", self.started);
-        let (store, server) = (format!("http://127.0.0.1:{}", self.ports.store), self.server_address());
-        let bind = format!("unix:{}", self.sockets.path().join(format!("{name}.sock")).display());
-        let remotes = [
-            format!("--cas-remote={store}"),
-            format!("--ac-remote=http://{server}"),
-            format!("--exec-remote=http://{server}"),
-            "--findmissingblobs-cache-ttl=60".to_owned(),
-        ];
-        let storage = self.folder.path().join(&name);
-        let casd = Casd::start(&self.buildbox, &bind, &storage, &self.casd_log(&name), &remotes);
+        let server = self.server_address();
+        let free = (0..self.casds.len()).find(|row| self.workers.iter().all(|worker| worker.casd != *row));
+        let casd = free.unwrap_or_else(|| self.start_casd());
+        let bind = self.casds[casd].address().to_owned();
 
         // The program of the sandbox root, by that root's loader.
         let mut command = Daemon::tied("TERM", self.root.join("lib64/ld-linux-x86-64.so.2"));
@@ -165,11 +159,26 @@ impl Grid {
         let path = [self.buildbox.clone()].into_iter().chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(path).unwrap());
         let daemon = Daemon::start(&name, command, &self.logs.join(format!("{name}.log")));
-        let mut worker = Worker { name, daemon };
-        let (log, known) = (self.logs.join("bgd.log"), format!("request.bot_id=\"{}\"", worker.name));
+        let mut worker = Worker { casd, daemon };
+        let (log, known) = (self.logs.join("bgd.log"), format!("request.bot_id=\"{name}\""));
         worker.daemon.wait("BuildGrid knows it", || fs::read_to_string(&log).is_ok_and(|log| log.contains(&known)));
-        self.casds.push(casd);
         self.workers.push(worker);
+    }
+
+    /// Starts a casd for a worker, and returns its place.
+    fn start_casd(&mut self) -> usize {
+        let place = self.casds.len();
+        let (store, server) = (format!("http://127.0.0.1:{}", self.ports.store), self.server_address());
+        let bind = format!("unix:{}", self.sockets.path().join(format!("{place}.sock")).display());
+        let remotes = [
+            format!("--cas-remote={store}"),
+            format!("--ac-remote=http://{server}"),
+            format!("--exec-remote=http://{server}"),
+            "--findmissingblobs-cache-ttl=60".to_owned(),
+        ];
+        let storage = self.folder.path().join(format!("casd-{place}"));
+        self.casds.push(Casd::start(&self.buildbox, &bind, &storage, &self.casd_log(place), &remotes));
+        place
     }
 
     /// Stops all workers.
@@ -194,15 +203,15 @@ impl Grid {
         self.workers.iter().map(Worker::begun).collect()
     }
 
-    fn casd_log(&self, worker: &str) -> PathBuf {
-        self.logs.join(format!("{worker}-casd.log"))
+    fn casd_log(&self, place: usize) -> PathBuf {
+        self.logs.join(format!("casd-{place}.log"))
     }
 
     /// What recc asked for inside of elements since the last time that this was called, by the logs of the workers' casds.
     pub(crate) fn asked(&self) -> Asked {
         let mut asked = Asked { hits: 0, executed: 0 };
-        for name in (1..=self.started).map(|number| format!("worker-{number}")) {
-            let path = self.casd_log(&name);
+        for place in 0..self.casds.len() {
+            let path = self.casd_log(place);
             let log = fs::read(&path).unwrap();
             let from = self.read.borrow_mut().insert(path, log.len()).unwrap_or_default();
             let mut scanner = CasdLogScanner::new();
