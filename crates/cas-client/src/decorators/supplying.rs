@@ -335,10 +335,10 @@ mod tests {
         let service = Supplying::new(idle(2), Nearby::new(near.clone(), far.clone()));
         assert!(service.to_string().starts_with("Supplying(Nearby("), "{service}");
 
-        service.execute(ExecuteRequest::new(first)).await.unwrap();
+        drop(service.execute(ExecuteRequest::new(first)).await.unwrap());
         assert!(far.peek(&header).is_some() && far.peek(&source).is_none());
         near.take_stats();
-        service.execute(ExecuteRequest::new(second)).await.unwrap();
+        drop(service.execute(ExecuteRequest::new(second)).await.unwrap());
         assert_eq!(sorted(far.digests()), sorted(near.digests()));
         assert!(far.peek(&include).is_some());
     }
@@ -359,12 +359,12 @@ mod tests {
             tokio::join!(service.execute(ExecuteRequest::new(bad)), service.execute(ExecuteRequest::new(good)));
         let error = bad_outcome.map(drop).unwrap_err();
         assert_eq!((error.kind(), error.digests()), (ErrorKind::MissingInputs, &[lost][..]));
-        good_outcome.unwrap();
+        drop(good_outcome.unwrap());
         assert!(far.peek(&kept).is_some());
 
         // It turns up, and the directory above it is looked at again.
         far.put("lost");
-        service.execute(ExecuteRequest::new(bad)).await.unwrap();
+        drop(service.execute(ExecuteRequest::new(bad)).await.unwrap());
     }
 
     #[tokio::test]
@@ -388,7 +388,7 @@ mod tests {
         let updates: Vec<_> = service.execute(ExecuteRequest::new(only)).await.unwrap().collect().await;
         assert!(updates[0].is_err());
         far.forget(&file);
-        service.execute(ExecuteRequest::new(only)).await.unwrap();
+        drop(service.execute(ExecuteRequest::new(only)).await.unwrap());
         assert!(far.peek(&file).is_some());
     }
 
@@ -405,6 +405,6 @@ mod tests {
         service.waiting().clear();
         drop(dropped);
         drop(turn);
-        waits.await.unwrap();
+        drop(waits.await.unwrap());
     }
 }
