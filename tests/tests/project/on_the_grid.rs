@@ -14,7 +14,7 @@ const COMPILING: [&str; 3] = ["lib-a.bst", "lib-b.bst", APP];
 const ACTIONS: usize = 12;
 
 /// Pairs of rebuilds that are timed.
-const PAIRS: usize = 3;
+const PAIRS: usize = 5;
 
 pub(crate) fn run(world: &World) {
     let start = Instant::now();

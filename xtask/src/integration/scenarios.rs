@@ -47,7 +47,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: GRID,
         about: "elements and their actions are executed by a cluster, which fails now and then",
-        limit: Duration::from_secs(600),
+        limit: Duration::from_secs(900),
         tests: &[project::TEST],
         run: sample_project,
     },
