@@ -10,7 +10,7 @@ use buildstream::introspect::SourcePolicy;
 use buildstream::records::RefRecords;
 use buildstream::refs::Attached;
 use buildstream::{Installation, Introspection, Invocation, Request, introspect};
-use cas_client::{ActionCache, BlobStore, FileStore};
+use cas_client::{ActionCache, BlobStore};
 use clap::Args;
 use instantiate::{GraphRecords, RecordIndex, Services};
 use overlay::graph::{Element, Graph};
@@ -130,37 +130,36 @@ impl Elements {
         })
     }
 
-    /// Storage: as the options say, else the directory of BuildStream's casd.
+    /// Storage: as the options say, else where BuildStream's builds leave what they ran.
     pub(crate) fn blobs(&self, connect: &ConnectOptions) -> Result<Arc<dyn BlobStore>, Failure> {
-        match self.cache_directory(connect)? {
-            Some(store) => Ok(store),
+        match self.of_project(connect) {
+            Some(project) => Ok(services::left_behind(&project.configuration)?.0),
             None => connect.blobs(self.graph.digest_function()),
         }
     }
 
-    /// The action cache: as the options say, else the directory of BuildStream's casd.
+    /// The action cache: as the options say, else where BuildStream's builds leave what they ran.
     pub(crate) fn action_cache(&self, connect: &ConnectOptions) -> Result<Arc<dyn ActionCache>, Failure> {
-        match self.cache_directory(connect)? {
-            Some(store) => Ok(store),
+        match self.of_project(connect) {
+            Some(project) => Ok(services::left_behind(&project.configuration)?.1),
             None => connect.action_cache(self.graph.digest_function()),
         }
     }
 
-    fn cache_directory(&self, connect: &ConnectOptions) -> Result<Option<Arc<FileStore>>, Failure> {
-        match &self.project {
-            Some(project) if connect.is_empty() => {
-                Ok(Some(Arc::new(FileStore::open(project.configuration.cachedir.clone())?)))
-            }
-            _ => Ok(None),
-        }
+    /// The project, where no service is named.
+    fn of_project(&self, connect: &ConnectOptions) -> Option<&Introspection> {
+        self.project.as_ref().filter(|_| connect.is_empty())
     }
 
     /// What priming goes through: as the options say, else as BuildStream's configuration says.
     pub(crate) async fn priming(&self, connect: &ConnectOptions, jobs: usize) -> Result<Prepared, Failure> {
         let function = self.graph.digest_function();
-        let Some(project) = self.project.as_ref().filter(|_| connect.is_empty()) else {
+        let Some(project) = &self.project else {
             return Ok(Prepared { services: connect.services(function)?, daemon: None });
         };
+        if !connect.is_empty() {
+            return Ok(Prepared { services: services::named(&project.configuration, connect)?, daemon: None });
+        }
         if let Some(services) = services::remote(&project.configuration)? {
             return Ok(Prepared { services, daemon: None });
         }
@@ -176,9 +175,13 @@ impl Elements {
     }
 
     /// Services to prime through, and the records to go by: those on artifact servers as well.
-    pub(crate) fn with_records(&self, services: Services) -> (Services, Arc<dyn RecordIndex>) {
+    pub(crate) fn with_records(
+        &self,
+        services: Services,
+        connect: &ConnectOptions,
+    ) -> (Services, Arc<dyn RecordIndex>) {
         match &self.project {
-            Some(project) => services::priming(project, services),
+            Some(project) => services::priming(project, services, connect),
             None => (services, Arc::new(GraphRecords)),
         }
     }

@@ -11,9 +11,9 @@ use buildstream::names::ArtifactName;
 use buildstream::records::{Layered, RefRecords};
 use buildstream::remote::{ArtifactServer, RemoteRecords};
 use buildstream::{Configuration, Introspection, Remote};
-use cas_client::decorators::{Backed, Nearby};
+use cas_client::decorators::{Backed, Nearby, Supplying};
 use cas_client::grpc::{Access, Endpoint, GrpcClient, GrpcConfig, RetryPolicy};
-use cas_client::{BlobStore, FileStore};
+use cas_client::{ActionCache, BlobStore, Execution, FileStore};
 use instantiate::{Options, RecordIndex, Services};
 use reapi_proto::{Digest, DigestFunction};
 
@@ -52,18 +52,54 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
+fn client(remote: &Remote) -> Result<GrpcClient, Failure> {
+    connect::remote(remote, FUNCTION, Access::ReadWrite)
+}
+
+/// The storage that BuildStream's remote execution, or what stands in for it, reads and writes.
+fn remote_storage(configuration: &Configuration) -> Option<&Remote> {
+    let storage = configuration.execution_storage.as_ref().or(configuration.storage_service.as_ref());
+    storage.or(configuration.execution.as_ref())
+}
+
+fn remote_cache(configuration: &Configuration) -> Option<&Remote> {
+    configuration.action_cache.as_ref().or(configuration.execution.as_ref())
+}
+
 /// The remote execution of BuildStream's configuration, with the local cache for reading; `None` without one.
 pub(crate) fn remote(configuration: &Configuration) -> Result<Option<Services>, Failure> {
     let Some(execution) = &configuration.execution else { return Ok(None) };
-    let client = |remote: &Remote| connect::remote(remote, FUNCTION, Access::ReadWrite);
-    let storage = configuration.execution_storage.as_ref().or(configuration.storage_service.as_ref());
-    let storage = client(storage.unwrap_or(execution))?;
     let near = FileStore::open(configuration.cachedir.clone())?;
     Ok(Some(Services {
-        blobs: Arc::new(Nearby::new(near, storage)),
-        cache: Arc::new(client(configuration.action_cache.as_ref().unwrap_or(execution))?),
+        blobs: Arc::new(Nearby::new(near, client(remote_storage(configuration).unwrap_or(execution))?)),
+        cache: Arc::new(client(remote_cache(configuration).unwrap_or(execution))?),
         execution: Some(Arc::new(client(execution)?)),
     }))
+}
+
+/// The services that options name, with the local cache for reading.
+pub(crate) fn named(configuration: &Configuration, connect: &ConnectOptions) -> Result<Services, Failure> {
+    let services = connect.services(FUNCTION)?;
+    let near = FileStore::open(configuration.cachedir.clone())?;
+    Ok(Services { blobs: Arc::new(Nearby::new(near, services.blobs)), ..services })
+}
+
+/// Blobs, and results of actions.
+type Left = (Arc<dyn BlobStore>, Arc<dyn ActionCache>);
+
+/// Where builds leave what they ran: the directory of BuildStream's casd. What
+/// elements asked for while they were built elsewhere, or found in a remote
+/// action cache, is with those services only.
+pub(crate) fn left_behind(configuration: &Configuration) -> Result<Left, Failure> {
+    let here = Arc::new(FileStore::open(configuration.cachedir.clone())?);
+    let (mut blobs, mut cache): Left = (here.clone(), here);
+    if let Some(storage) = remote_storage(configuration) {
+        blobs = Arc::new(Backed::new(blobs, client(storage)?));
+    }
+    if let Some(results) = remote_cache(configuration) {
+        cache = Arc::new(Backed::new(cache, client(results)?));
+    }
+    Ok((blobs, cache))
 }
 
 /// The casd of a running `bst`, else one of our own.
@@ -109,7 +145,13 @@ fn casd_client(socket: &Path) -> Result<GrpcClient, Failure> {
 ///
 /// With artifact servers their records count, too; they are copied here. What
 /// those were made of is read from there where it was never built or is no longer kept here.
-pub(crate) fn priming(project: &Introspection, services: Services) -> (Services, Arc<dyn RecordIndex>) {
+///
+/// Services elsewhere are given the inputs that they lack, from here or from those servers.
+pub(crate) fn priming(
+    project: &Introspection,
+    services: Services,
+    connect: &ConnectOptions,
+) -> (Services, Arc<dyn RecordIndex>) {
     let mut indexes: Vec<Arc<dyn RecordIndex>> = vec![own_records(project)];
     let mut blobs = Arc::clone(&services.blobs);
     for (name, servers) in &project.servers {
@@ -123,7 +165,12 @@ pub(crate) fn priming(project: &Introspection, services: Services) -> (Services,
             }
         }
     }
-    (Services { blobs, ..services }, Arc::new(Layered::new(indexes)))
+    let mut execution = services.execution;
+    if !connect.is_empty() || project.configuration.execution.is_some() {
+        let supplying = |execution| -> Arc<dyn Execution> { Arc::new(Supplying::new(execution, Arc::clone(&blobs))) };
+        execution = execution.map(supplying);
+    }
+    (Services { blobs, execution, ..services }, Arc::new(Layered::new(indexes)))
 }
 
 /// The records that refs name.

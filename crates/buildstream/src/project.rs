@@ -386,7 +386,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn remote(url: &str, kind: RemoteKind, push: bool) -> Remote {
+    pub(crate) fn remote(url: &str, kind: RemoteKind, push: bool) -> Remote {
         Remote {
             url: url.to_owned(),
             instance: String::new(),

@@ -48,6 +48,7 @@
 mod batch;
 mod blob;
 mod closure;
+mod copy;
 pub mod decorators;
 mod error;
 mod ext;
@@ -65,6 +66,7 @@ mod traits;
 mod tree;
 
 pub use blob::Blob;
+pub use copy::{Copied, copy};
 pub use error::{Error, ErrorKind, Result};
 pub use ext::{ActionCacheExt, BlobStoreExt, Lookup, UploadStats};
 pub use file::FileStore;

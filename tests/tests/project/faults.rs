@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::DEP_H;
-use super::world::{Build, Casd, World, figure};
+use super::daemon::Casd;
+use super::world::{Build, World, figure};
 
 /// The casd that primes is killed as soon as it executes something.
 pub(crate) fn daemon_killed(world: &World) -> Build {

@@ -8,13 +8,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of a test fail like a test")]
 #![allow(clippy::print_stdout, reason = "figures are read from the output")]
 
+mod daemon;
 mod faults;
+mod grid;
+mod on_the_grid;
 mod world;
 
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
-use world::{Casd, World, figure};
+use daemon::Casd;
+use world::{World, figure};
 
 const DEP_H: &str = "files/dep/usr/include/dep.h";
 const UTIL_C: &str = "files/app/util.c";
@@ -199,4 +203,10 @@ fn nothing_breaks() {
     faults::interrupted(&world);
     faults::unknown_version(&world);
     faults::unusable_cache(&world);
+}
+
+#[test]
+fn grid() {
+    let Some(world) = World::new() else { return };
+    on_the_grid::run(&world);
 }

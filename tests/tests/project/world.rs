@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use record::{CasdLogScanner, LoggedOutcome};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use super::daemon::{PATIENCE, wait_until};
 
 /// The complete project.
 const PROJECT: &str = "BST_SA_TEST_PROJECT";
@@ -25,15 +26,19 @@ const BST: &str = "BST_SA_TEST_BST";
 const TOOL: &str = "BST_SA_TEST_BIN";
 const BUILDBOX: &str = "BST_SA_TEST_BUILDBOX";
 
-/// Longest time that anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Reports a figure to whoever runs this test, and holds it to what is expected.
 #[track_caller]
 pub(crate) fn figure(name: &str, expected: impl Display, found: impl Display) {
     let (expected, found) = (expected.to_string(), found.to_string());
     println!("figure: {name} | {expected} | {found}");
     assert_eq!(found, expected, "{name}");
+}
+
+/// Reports a figure that must be so large at least.
+#[track_caller]
+pub(crate) fn figure_at_least(name: &str, least: f64, found: f64) {
+    println!("figure: {name} | >= {least} | {found:.2}");
+    assert!(found >= least, "{name}: {found}");
 }
 
 pub(crate) struct World {
@@ -64,6 +69,28 @@ pub(crate) struct Asked {
 impl World {
     /// `None`, loudly, where there is nothing to work with.
     pub(crate) fn new() -> Option<Self> {
+        let world = Self::without_project()?;
+        world.copy(&world.variables[PROJECT], "project");
+        Some(world)
+    }
+
+    /// Another machine: the project of a world as it is now, and what is cached on a third one.
+    pub(crate) fn with(project: &Self, cached: &Self) -> Self {
+        let world = Self::without_project().unwrap();
+        world.copy(&project.path("project"), "project");
+        if cached.path("cache").exists() {
+            world.copy(&cached.path("cache"), "cache");
+        }
+        world
+    }
+
+    fn copy(&self, from: &Path, name: &str) {
+        let mut copy = Command::new("cp");
+        copy.args(["--archive", "--link", "--"]).arg(from).arg(self.path(name));
+        assert!(copy.status().unwrap().success());
+    }
+
+    fn without_project() -> Option<Self> {
         let mut variables = BTreeMap::new();
         for name in [PROJECT, RUNS, LOGS, BST, TOOL, BUILDBOX] {
             let Some(value) = std::env::var_os(name) else {
@@ -75,11 +102,28 @@ impl World {
         }
         let home = tempfile::Builder::new().prefix("world-").tempdir_in(&variables[RUNS]).unwrap();
         let world = Self { variables, home, builds: Cell::new(0) };
-        let mut copy = Command::new("cp");
-        copy.args(["--archive", "--link", "--"]).arg(&world.variables[PROJECT]).arg(world.path("project"));
-        assert!(copy.status().unwrap().success());
         world.configure("");
         Some(world)
+    }
+
+    /// The folder of the released programs.
+    pub(crate) fn buildbox(&self) -> &Path {
+        &self.variables[BUILDBOX]
+    }
+
+    /// The root file system of sandboxes.
+    pub(crate) fn sandbox_root(&self) -> PathBuf {
+        self.variables[PROJECT].join("files/root")
+    }
+
+    /// A folder of one's own that lasts as long as its value.
+    pub(crate) fn folder_beside(&self) -> TempDir {
+        TempDir::new_in(&self.variables[RUNS]).unwrap()
+    }
+
+    /// Where what is kept goes.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.variables[LOGS]
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -131,12 +175,22 @@ impl World {
     }
 
     pub(crate) fn start_build_with(&self, element: &str, options: &[&str], variables: &[(&str, &str)]) -> Running {
+        let arguments = [&["build", "--json"], options, &[element, "--", "--no-interactive"]].concat();
+        self.start_tool(&arguments, variables)
+    }
+
+    /// Primes an element beside whatever else happens. What it prints is that of a build.
+    pub(crate) fn start_prime(&self, element: &str) -> Running {
+        self.start_tool(&["prime", "--json", element], &[])
+    }
+
+    fn start_tool(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         self.builds.set(self.builds.get() + 1);
         let name = self.home.path().file_name().unwrap().to_str().unwrap();
         let stderr = self.variables[LOGS].join(format!("{name}-build-{}.log", self.builds.get()));
         let mut command = self.tool();
-        command.args(["build", "--json"]).args(options).arg(element).args(["--", "--no-interactive"]);
-        command.envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(File::create(&stderr).unwrap());
+        command.args(arguments).envs(variables.iter().copied());
+        command.stdout(Stdio::piped()).stderr(File::create(&stderr).unwrap());
         Running { child: command.spawn().unwrap(), stderr }
     }
 
@@ -188,6 +242,12 @@ impl World {
         command.arg("--no-interactive").args(arguments).output().unwrap()
     }
 
+    /// Runs a command of `bst`, which must succeed.
+    pub(crate) fn must_bst(&self, arguments: &[&str]) {
+        let Output { status, stderr, .. } = self.bst(arguments);
+        assert!(status.success(), "bst {arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    }
+
     /// How a command of `bst` ends.
     pub(crate) fn bst_status(&self, arguments: &[&str]) -> i32 {
         self.bst(arguments).status.code().unwrap()
@@ -197,6 +257,14 @@ impl World {
     pub(crate) fn key(&self, element: &str) -> String {
         let Output { status, stdout, stderr } =
             self.bst(&["show", "--deps", "none", "--format", "%{full-key}", element]);
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap().trim().to_owned()
+    }
+
+    /// What the artifact of an element consists of.
+    pub(crate) fn artifact_digest(&self, element: &str) -> String {
+        let Output { status, stdout, stderr } =
+            self.bst(&["show", "--deps", "none", "--format", "%{artifact-cas-digest}", element]);
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
         String::from_utf8(stdout).unwrap().trim().to_owned()
     }
@@ -216,7 +284,7 @@ impl World {
 
     /// What a program of an artifact prints. It is run by the loader and on the libraries that it was linked for.
     pub(crate) fn run(&self, element: &str, program: &str) -> String {
-        let root = self.variables[PROJECT].join("files/root");
+        let root = self.sandbox_root();
         let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
         command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu"));
         let Output { status, stdout, .. } = command.arg(self.checkout(element).join(program)).output().unwrap();
@@ -348,12 +416,20 @@ impl Build {
 impl Running {
     /// Waits until the build has printed this.
     pub(crate) fn wait_for(&mut self, text: &str) {
-        let start = Instant::now();
-        while !fs::read_to_string(&self.stderr).is_ok_and(|said| said.contains(text)) {
-            assert!(self.child.try_wait().unwrap().is_none(), "the build ended before it said {text:?}");
-            assert!(start.elapsed() < PATIENCE, "the build does not say {text:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let stderr = self.stderr.clone();
+        self.wait(&format!("it says {text:?}"), || fs::read_to_string(&stderr).is_ok_and(|said| said.contains(text)));
+    }
+
+    /// Waits until something is true, which the build must last to see.
+    pub(crate) fn wait(&mut self, what: &str, mut happened: impl FnMut() -> bool) {
+        let mut ended = false;
+        let outcome = wait_until(PATIENCE, || {
+            ended = self.child.try_wait().unwrap().is_some();
+            ended || happened()
+        });
+        let said = || fs::read_to_string(&self.stderr).unwrap_or_default();
+        assert!(!ended, "the build ended before {what}\n{}", said());
+        assert!(outcome.is_ok(), "the build: waited in vain until {what}\n{}", said());
     }
 
     /// As from a terminal that is none: to the tool alone.
@@ -367,108 +443,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Already over, in a test that passes.
         let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A buildbox-casd of the test's own. Ends with this value.
-pub(crate) struct Casd {
-    child: Child,
-    bind: String,
-    log: PathBuf,
-    _folder: TempDir,
-}
-
-impl Casd {
-    /// One on the cache directory of a world.
-    pub(crate) fn on_cache(world: &World) -> Self {
-        let folder = TempDir::new().unwrap();
-        let bind = format!("unix:{}", folder.path().join("casd.sock").display());
-        Self::start(world, bind, &world.path("cache"), folder)
-    }
-
-    /// One that serves artifacts on loopback.
-    pub(crate) fn on_tcp(world: &World) -> Self {
-        let folder = TempDir::new_in(&world.variables[RUNS]).unwrap();
-        // Free a moment ago; should somebody else take it, casd does not start and the test says so.
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let storage = folder.path().join("storage");
-        Self::start(world, format!("127.0.0.1:{port}"), &storage, folder)
-    }
-
-    fn start(world: &World, bind: String, storage: &Path, folder: TempDir) -> Self {
-        let log = folder.path().join("casd.log");
-        let buildbox = &world.variables[BUILDBOX];
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths([buildbox.clone()].into_iter().chain(std::env::split_paths(&path))).unwrap();
-        let mut runner = std::ffi::OsString::from("--buildbox-run=");
-        runner.push(buildbox.join("buildbox-run"));
-        // Should this process be killed, the kernel ends casd.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--"]).arg(buildbox.join("buildbox-casd"));
-        command
-            .arg(format!("--bind={bind}"))
-            .arg(runner)
-            .args(["--jobs=2", "--cache-failures=false", "--log-level=info"])
-            .arg(storage);
-        let file = File::create(&log).unwrap();
-        command.env("PATH", path).stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null());
-        let mut casd = Self { child: command.spawn().unwrap(), bind, log, _folder: folder };
-        casd.wait_until_it_listens();
-        casd
-    }
-
-    fn wait_until_it_listens(&mut self) {
-        let listens = |bind: &str| match bind.strip_prefix("unix:") {
-            Some(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
-            None => std::net::TcpStream::connect(bind).is_ok(),
-        };
-        let bind = self.bind.clone();
-        self.wait(|| listens(&bind), "it listens");
-    }
-
-    /// Waits for what no event tells.
-    fn wait(&mut self, mut happened: impl FnMut() -> bool, what: &str) {
-        let start = Instant::now();
-        while !happened() {
-            let log = || fs::read_to_string(&self.log).unwrap_or_default();
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("casd ended before {what}: {status}\n{}", log());
-            }
-            assert!(start.elapsed() < PATIENCE, "casd: waited in vain until {what}\n{}", log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.bind.strip_prefix("unix:").unwrap().into()
-    }
-
-    /// Waits until its log says this.
-    pub(crate) fn wait_for_log(&mut self, text: &str) {
-        let log = self.log.clone();
-        self.wait(|| fs::read_to_string(&log).is_ok_and(|log| log.contains(text)), &format!("it logs {text:?}"));
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// What names it in BuildStream's configuration.
-    pub(crate) fn as_artifact_server(&self) -> String {
-        format!("artifacts: {{servers: [{{url: 'http://{}', push: true}}]}}\n", self.bind)
-    }
-}
-
-impl Drop for Casd {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if matches!(self.child.try_wait(), Ok(None))
-            && let Some(pid) = pid
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
         let _ = self.child.wait();
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod build;
 mod casd;
+mod cluster;
 mod figures;
 pub(crate) mod mirror;
 pub(crate) mod process;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Failure, Outcome, root};
 use build::Programs;
+use cluster::Cluster;
 use figures::Figure;
 use process::Interrupts;
 use setup::Stack;
@@ -42,6 +44,10 @@ impl Scenario {
     fn wants_project(&self) -> bool {
         self.tests == [project::TEST] || self.tests.is_empty()
     }
+
+    fn wants_cluster(&self) -> bool {
+        self.name == scenarios::GRID
+    }
 }
 
 /// What a scenario works with.
@@ -52,6 +58,8 @@ struct Context<'a> {
     programs: &'a Programs,
     /// The sample project, complete, where the scenario wants it.
     project: Option<&'a Path>,
+    /// Where the scenario wants it.
+    cluster: Option<&'a Cluster>,
     interrupts: &'a Interrupts,
     /// For what a run leaves on disk while it lasts.
     runs: &'a Path,
@@ -128,6 +136,10 @@ pub(crate) fn run(names: &[String]) -> Outcome {
     let interrupts = Interrupts::catch()?;
     let stack = setup::prepare(&home.path, &logs, &interrupts)?;
     versions::print(&stack)?;
+    let cluster = match chosen.iter().any(|scenario| scenario.wants_cluster()) {
+        true => Some(cluster::prepare(&home.path, &logs, &interrupts)?),
+        false => None,
+    };
     let mut tests: Vec<&str> = chosen.iter().flat_map(|scenario| scenario.tests).copied().collect();
     tests.sort_unstable();
     tests.dedup();
@@ -154,6 +166,7 @@ pub(crate) fn run(names: &[String]) -> Outcome {
             stack: &stack,
             programs: &programs,
             project: project.as_deref(),
+            cluster: cluster.as_ref(),
             interrupts: &interrupts,
             runs: &runs,
             logs,

@@ -12,6 +12,9 @@ use super::project;
 use super::{Context, Scenario};
 use crate::{Failure, Outcome};
 
+/// The one that needs a cluster.
+pub(super) const GRID: &str = "grid";
+
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "conformance",
@@ -42,6 +45,13 @@ pub(super) const ALL: &[Scenario] = &[
     on_project("remote-pull", "a second machine primes from records on an artifact server"),
     on_project("overhead", "an unchanged project: what bst-sa build costs beside bst build"),
     on_project("nothing-breaks", "whatever fails beside the build, the build does not"),
+    Scenario {
+        name: GRID,
+        about: "elements and their actions are executed by a cluster, which fails now and then",
+        limit: Duration::from_secs(900),
+        tests: &[project::TEST],
+        run: sample_project,
+    },
     Scenario {
         name: "by-hand",
         about: "tests/project/verify.sh, as a person would run it",
@@ -89,6 +99,9 @@ fn sample_project(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
     command.env("BST_SA_TEST_LOGS", &context.logs);
     command.env("BST_SA_TEST_BST", context.stack.bin.join("bst")).env("BST_SA_TEST_BIN", context.programs.tool()?);
     command.env("BST_SA_TEST_BUILDBOX", &context.stack.buildbox);
+    if let Some(cluster) = context.cluster {
+        command.env("BST_SA_TEST_BUILDGRID", &cluster.buildgrid).env("BST_SA_TEST_POSTGRES", &cluster.postgres);
+    }
     run_test(context, command, figures, |_| Ok(())).map(drop)
 }
 

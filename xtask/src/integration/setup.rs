@@ -101,19 +101,7 @@ fn install_programs(logs: &Path, interrupts: &Interrupts) -> Outcome {
     let missing: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package).collect();
     if !missing.is_empty() {
-        if !is_root() || find_program("apt-get").is_none() {
-            let missing = missing.join(" ");
-            return Err(Failure::new(format!("missing programs; as root: apt-get install {missing}")));
-        }
-        eprintln!("integration: installing {}", missing.join(" "));
-        let log = logs.join("setup-apt.log");
-        let mut update = Command::new("apt-get");
-        update.arg("update");
-        run_logged("apt-get update", update, &log, FETCH_LIMIT, interrupts)?;
-        let mut install = Command::new("apt-get");
-        install.args(["install", "-y", "--no-install-recommends"]).args(missing);
-        install.env("DEBIAN_FRONTEND", "noninteractive");
-        run_logged("apt-get install", install, &log, FETCH_LIMIT, interrupts)?;
+        install_packages(&missing, logs, interrupts)?;
     }
     let mut probe = Command::new("bwrap");
     probe.args(["--unshare-pid", "--bind", "/", "/", "true"]);
@@ -125,12 +113,33 @@ fn install_programs(logs: &Path, interrupts: &Interrupts) -> Outcome {
     Ok(())
 }
 
+/// Installs Debian packages on this machine, or says which.
+pub(super) fn install_packages(packages: &[&str], logs: &Path, interrupts: &Interrupts) -> Outcome {
+    if !is_root() || find_program("apt-get").is_none() {
+        let missing = packages.join(" ");
+        return Err(Failure::new(format!("missing programs; as root: apt-get install {missing}")));
+    }
+    eprintln!("integration: installing {}", packages.join(" "));
+    let log = logs.join("setup-apt.log");
+    let mut update = Command::new("apt-get");
+    update.arg("update");
+    run_logged("apt-get update", update, &log, FETCH_LIMIT, interrupts)?;
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "--no-install-recommends"]).args(packages);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    run_logged("apt-get install", install, &log, FETCH_LIMIT, interrupts)
+}
+
 /// A Python environment names its own place in its scripts, so it is built
 /// where it will stay; without a stamp it does not count.
-fn build_venv(venv: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
+pub(super) fn create_venv(venv: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
     let mut create = tied("KILL", "python3");
     create.args(["-m", "venv"]).arg(venv);
-    run_logged("python3 -m venv (Debian: python3-venv)", create, log, FETCH_LIMIT, interrupts)?;
+    run_logged("python3 -m venv (Debian: python3-venv)", create, log, FETCH_LIMIT, interrupts)
+}
+
+fn build_venv(venv: &Path, log: &Path, interrupts: &Interrupts) -> Outcome {
+    create_venv(venv, log, interrupts)?;
     let mut install = tied("KILL", venv.join("bin/python"));
     install.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", BUILDSTREAM]);
     run_logged("pip install", install, log, FETCH_LIMIT, interrupts)?;
@@ -259,7 +268,7 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&bytes))
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

@@ -55,7 +55,7 @@ pub(super) fn registry_hosts(tree: &Tree) -> Findings {
 const SLEEPERS: &[(&str, &str)] = &[
     ("crates/cas-client/src/retry.rs", "the pause between two attempts: nothing tells when a service is well again"),
     ("crates/buildstream/src/daemon/own.rs", "nothing tells when a socket is listened to"),
-    ("tests/tests/project/world.rs", "nothing tells when a socket is listened to, or a log has a line"),
+    ("tests/tests/project/daemon.rs", "nothing tells when a socket is listened to, or a log has a line"),
 ];
 
 pub(super) fn sleeps(tree: &Tree) -> Findings {

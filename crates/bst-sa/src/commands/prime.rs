@@ -56,7 +56,7 @@ pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
         minimum_duration: args.skip_below.unwrap_or(defaults.minimum_duration),
         completion: if args.detach { Completion::Detach } else { Completion::Await },
     };
-    let (services, records) = elements.with_records(services);
+    let (services, records) = elements.with_records(services, &args.connect);
     let cachedir = elements.project.as_ref().map(|project| project.configuration.cachedir.clone());
     let report = run(services, elements, records, &args.elements, options, &args.observe).await;
     if let (Ok(report), Some(cachedir)) = (&report, cachedir) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buildstream::introspect::SourcePolicy;
-use instantiate::Lookup;
+use instantiate::{Lookup, Services};
 use overlay::Record;
 use overlay::graph::{Element, Graph};
 use overlay::layout::{Stored, decode};
@@ -112,10 +112,8 @@ async fn recorded(args: &SimulateArgs, progress: &Progress) -> Result<Shape, Fai
     let elements = args.project.elements(&args.targets, SourcePolicy::Stage, progress).await?;
     progress.say("loading records");
     let graph = chosen(&elements, &args.targets)?;
-    let (services, records) = elements.with_records(instantiate::Services::dry_run(
-        elements.blobs(&args.connect)?,
-        elements.action_cache(&args.connect)?,
-    ));
+    let services = Services::dry_run(elements.blobs(&args.connect)?, elements.action_cache(&args.connect)?);
+    let (services, records) = elements.with_records(services, &args.connect);
     let rows: Vec<&Element> = graph.elements().collect();
     let candidates = records.find_records(&rows, Lookup::Nearest).await?;
     let messages: Vec<_> = candidates.iter().flatten().map(|candidate| candidate.message).collect();

@@ -42,6 +42,9 @@ pub enum Sighting {
 /// What BuildStream 2.8 writes to the log of a build once the sandbox is staged.
 const RUNNING: &[u8] = b": Running commands\n";
 
+/// What it writes once everything is where remote execution needs it.
+const RUNNING_ELSEWHERE: &[u8] = b": Waiting for the remote build to complete\n";
+
 /// What is read of such a log in search of that: staging takes a line per
 /// dependency. A longer one is taken to be that far.
 const MAX_LOG_BYTES: u64 = 1 << 20;
@@ -69,6 +72,8 @@ pub struct Watcher {
     roots: Vec<(PathBuf, Place)>,
     /// Logs of elements whose commands do not run yet.
     staging: BTreeMap<PathBuf, ElementRef>,
+    /// What such a log says when they do.
+    running: &'static [u8],
     /// Logs of casd, read as they grow.
     daemons: BTreeMap<PathBuf, DaemonLog>,
     seen: VecDeque<Sighting>,
@@ -134,7 +139,9 @@ impl Watcher {
         ];
         let (places, staging, daemons) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let seen = VecDeque::new();
-        let mut watcher = Self { notifier, notes, elements: names, since, places, roots, staging, daemons, seen };
+        let running = if configuration.execution.is_some() { RUNNING_ELSEWHERE } else { RUNNING };
+        let mut watcher =
+            Self { notifier, notes, elements: names, since, places, roots, staging, running, daemons, seen };
         for (directory, place) in watcher.roots.clone() {
             if let Err(error) = fs::create_dir_all(&directory) {
                 tracing::warn!(directory = %directory.display(), %error, "not there, and cannot be made");
@@ -296,7 +303,7 @@ impl Watcher {
             tracing::debug!(log = %path.display(), %error, "cannot be read");
             return;
         }
-        if log.len() as u64 == MAX_LOG_BYTES || memchr::memmem::find(&log, RUNNING).is_some() {
+        if log.len() as u64 == MAX_LOG_BYTES || memchr::memmem::find(&log, self.running).is_some() {
             self.seen.push_back(Sighting::Running(element.clone()));
             self.staging.remove(path);
         }
@@ -355,7 +362,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::project::tests::configuration;
+    use crate::project::RemoteKind;
+    use crate::project::tests::{configuration, remote};
     use crate::refs::tests::{element, key};
 
     /// Waits for exactly these, in any order; the same may come again.
@@ -419,6 +427,28 @@ mod tests {
         let artifact = Sighting::Artifact(element("app.bst").artifact(key('4')));
         expect(&mut watcher, std::slice::from_ref(&artifact)).await;
         assert!(watcher.rest().contains(&artifact), "and again, when asked for all");
+    }
+
+    #[tokio::test]
+    async fn an_element_runs_elsewhere_once_its_inputs_are_there() {
+        let home = TempDir::new().unwrap();
+        let mut configuration = configuration(&home.path().join("cache"));
+        configuration.execution = Some(remote("http://grid", RemoteKind::Storage, false));
+        let app = element("app.bst");
+        let mut watcher = Watcher::start(&configuration, [app.clone()], SystemTime::UNIX_EPOCH).unwrap();
+        let log = configuration.logdir.join("demo/app/1234abcd-build.20261127-000000.log");
+        write(&log);
+        expect(&mut watcher, &[Sighting::Started(app.clone())]).await;
+        let mut log = fs::File::options().append(true).open(log).unwrap();
+        log.write_all(b"[--:--:--] START   app.bst: Running commands\n").unwrap();
+        assert!(!watcher.rest().contains(&Sighting::Running(app.clone())), "its inputs are being uploaded");
+        log.write_all(b"[--:--:--] START   app.bst: Waiting for the remote build to complete\n").unwrap();
+        loop {
+            match watcher.next().await.unwrap() {
+                Sighting::Running(element) => break assert_eq!(element, app),
+                other => assert_eq!(other, Sighting::Started(app.clone())),
+            }
+        }
     }
 
     #[tokio::test]

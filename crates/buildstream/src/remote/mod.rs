@@ -9,7 +9,6 @@
 //! to an artifact that BuildStream has pushed, and never publishes one by itself.
 
 mod closure;
-mod copy;
 mod pull;
 mod push;
 #[cfg(test)]
@@ -20,7 +19,6 @@ use std::sync::Arc;
 
 use cas_client::{AssetIndex, BlobStore};
 
-pub use copy::Copied;
 pub use pull::{PullStats, RemoteRecords};
 pub use push::{NotPushed, Pushed};
 

@@ -1,12 +1,11 @@
 //! Attaching records to artifacts on a server.
 
-use cas_client::{Blob, BlobStore, BlobStoreExt, Error, ErrorKind, PushRequest, Result};
+use cas_client::{Blob, BlobStore, BlobStoreExt, Copied, Error, ErrorKind, PushRequest, Result, copy};
 use reapi_proto::Digest;
 use rustc_hash::FxHashSet;
 
 use super::ArtifactServer;
 use super::closure::Closure;
-use super::copy::{Copied, copy};
 use crate::artifact::{Artifact, MessageError};
 use crate::names::ArtifactName;
 

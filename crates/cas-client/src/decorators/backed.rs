@@ -4,10 +4,11 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use reapi_proto::v2::ActionResult;
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::FxHashMap;
 
-use crate::{Blob, BlobStore, Chunks, ErrorKind, PerBlob, Result};
+use crate::{ActionCache, Blob, BlobStore, Chunks, ErrorKind, PerBlob, Result};
 
 /// Reads from a store what it has, and everything else from one that backs it.
 ///
@@ -15,12 +16,13 @@ use crate::{Blob, BlobStore, Chunks, ErrorKind, PerBlob, Result};
 /// that in the front, and writes go there alone. A backing store that fails
 /// costs time and a line in the log; what it would have had is then
 /// `NotFound`, as it is without one. Both must have the same digest function.
+/// An action cache that backs another one is asked what the first does not know.
 pub struct Backed<F, B> {
     front: F,
     back: B,
 }
 
-impl<F: BlobStore, B: BlobStore> Backed<F, B> {
+impl<F, B> Backed<F, B> {
     /// Reads what `front` lacks from `back`.
     pub fn new(front: F, back: B) -> Self {
         Self { front, back }
@@ -91,6 +93,17 @@ impl<F: BlobStore, B: BlobStore> BlobStore for Backed<F, B> {
 
     async fn write_chunks(&self, digest: &Digest, chunks: Chunks) -> Result<()> {
         self.front.write_chunks(digest, chunks).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<F: ActionCache, B: ActionCache> ActionCache for Backed<F, B> {
+    async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
+        match self.front.fetch_action_result(action).await? {
+            Some(result) => Ok(Some(result)),
+            None => self.back.fetch_action_result(action).await,
+        }
     }
 }
 

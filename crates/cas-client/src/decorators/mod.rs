@@ -6,6 +6,7 @@ mod limited;
 mod nearby;
 mod read_only;
 mod remembering;
+mod supplying;
 
 pub use backed::Backed;
 pub use dry_run::DryRun;
@@ -13,3 +14,4 @@ pub use limited::Limited;
 pub use nearby::Nearby;
 pub use read_only::ReadOnly;
 pub use remembering::{Clock, Remembering};
+pub use supplying::Supplying;

@@ -29,7 +29,18 @@ pub(super) struct Recorder {
     logs: Vec<Log>,
     /// Logs of earlier builds, read when the first incremental build asks for them.
     earlier: Option<Vec<Vec<LoggedAction>>>,
+    /// What recc has logged in elements that are built elsewhere.
+    elsewhere: Option<Vec<(String, LoggedAction)>>,
     mode: Mode,
+}
+
+/// Where elements are built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// By BuildStream's casd, whose log tells what they ask for.
+    Here,
+    /// By remote execution: the log of the casd there is out of sight, and only recc's own logs tell.
+    Elsewhere,
 }
 
 struct Log {
@@ -54,7 +65,13 @@ impl Recorder {
         mode: Mode,
     ) -> Self {
         let attributor = Attributor::new(graph, Arc::clone(&blobs)).with_action_cache(Arc::clone(&cache));
-        Self { blobs, cache, attributor, refs, logdir, logs: Vec::new(), earlier: None, mode }
+        Self { blobs, cache, attributor, refs, logdir, logs: Vec::new(), earlier: None, elsewhere: None, mode }
+    }
+
+    /// Whose logs count.
+    pub(super) fn for_builds(mut self, place: Place) -> Self {
+        self.elsewhere = (place == Place::Elsewhere).then(Vec::new);
+        self
     }
 
     /// Follows another log.
@@ -108,6 +125,14 @@ impl Recorder {
     async fn sources(&mut self, graph: &Graph, built: &[Built]) -> Result<Arc<dyn SubactionSource>, Failure> {
         let buildtrees = built.iter().filter_map(|built| Some((built.element.clone(), built.buildtree?)));
         let recc = Arc::new(ReccLogs::new(Arc::clone(&self.blobs), buildtrees));
+        if let Some(elsewhere) = &mut self.elsewhere {
+            // The logs of an incremental build are those of older ones as well.
+            for built in built.iter().filter(|built| !built.incremental) {
+                let Some(buildtree) = &built.buildtree else { continue };
+                let logged = recc.read(buildtree).await?.unwrap_or_default();
+                elsewhere.extend(logged.into_iter().map(|logged| (built.element.clone(), logged)));
+            }
+        }
         for (element, error) in self.attributor.learn(&*recc).await {
             tracing::warn!("{element}: the logs in its buildtree cannot be read: {error}");
         }
@@ -188,6 +213,25 @@ impl Recorder {
                 asked.push(Asked { action, outcome, elements });
             }
         }
+        asked.extend(self.asked_elsewhere());
         Ok(asked)
+    }
+
+    /// What was asked for in elements that were built elsewhere. Of several elements, the first one may have had it executed.
+    fn asked_elsewhere(&self) -> Vec<Asked> {
+        let mut asked: Vec<Asked> = Vec::new();
+        let mut rows = std::collections::HashMap::new();
+        for (element, LoggedAction { action, outcome }) in self.elsewhere.iter().flatten() {
+            let row = *rows.entry(*action).or_insert_with(|| {
+                asked.push(Asked { action: *action, outcome: *outcome, elements: Vec::new() });
+                asked.len() - 1
+            });
+            let known: &mut Asked = &mut asked[row];
+            known.outcome = known.outcome.max(*outcome);
+            if !known.elements.contains(element) {
+                known.elements.push(element.clone());
+            }
+        }
+        asked
     }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use buildstream::Introspection;
 use buildstream::daemon::Socket;
 use buildstream::live::{Built, LiveBuild, News, Sighting, Summary, Watcher};
-use cas_client::FileStore;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use instantiate::{Engine, Event, Lookup, Options, Report, Services};
@@ -17,14 +16,14 @@ use reapi_proto::Digest;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
-use super::record::{Recorded, Recorder};
+use super::record::{Place, Recorded, Recorder};
 use crate::commands::prime::json_of_priming;
 use crate::connect::ConnectOptions;
 use crate::failure::Failure;
 use crate::journal;
 use crate::observe::{Observation, ObserveOptions};
 use crate::progress::{Lines, line};
-use crate::services::{self, FUNCTION, Record};
+use crate::services::{self, Record};
 
 /// After the build priming has nobody to work for; this is what its last words may take.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -98,10 +97,11 @@ impl Session {
                 None
             }
         };
-        let store = Arc::new(FileStore::open(configuration.cachedir.clone())?);
+        let (blobs, cache) = services::left_behind(configuration)?;
         let graph = Arc::new(live.graph().map_err(|e| Failure::new("the elements are no usable graph").because(&e))?);
         let (refs, logdir) = (configuration.artifact_refs(), configuration.logdir.clone());
-        let recorder = Recorder::new(graph, store.clone(), store, refs, logdir, plan.mode);
+        let place = if configuration.execution.is_some() { Place::Elsewhere } else { Place::Here };
+        let recorder = Recorder::new(graph, blobs, cache, refs, logdir, plan.mode).for_builds(place);
         let (events, receiver) = unbounded_channel();
         let priming = match plan.mode {
             Mode::None => Priming::Off("the mode is none".to_owned()),
@@ -109,7 +109,7 @@ impl Session {
         };
         let remote = match &plan.connect {
             connect if connect.is_empty() => services::remote(configuration),
-            connect => connect.services(FUNCTION).map(Some),
+            connect => services::named(configuration, connect).map(Some),
         };
         let mut session = Self {
             project,
@@ -198,7 +198,7 @@ impl Session {
             Priming::Waiting(receiver) => {
                 let jobs = self.plan.jobs.unwrap_or_else(|| services::jobs(Some(&self.project), &self.plan.connect));
                 let options = Options { lookup: self.plan.lookup, jobs, ..Options::default() };
-                let (services, records) = services::priming(&self.project, services);
+                let (services, records) = services::priming(&self.project, services, &self.plan.connect);
                 let engine = Engine::new(services, graph).with_options(options).with_records(records);
                 let engine = engine.with_observer(self.observation.observer());
                 let run = async move {

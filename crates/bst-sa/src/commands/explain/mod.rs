@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use buildstream::Introspection;
 use buildstream::introspect::SourcePolicy;
 use cas_client::BlobStore;
 use reapi_proto::Digest;
-use record::{Attributor, LoggedAction, LoggedOutcome, Placement};
+use record::{Attributor, LoggedAction, LoggedOutcome, Placement, ReccLogs};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cli::ExplainArgs;
@@ -120,6 +121,9 @@ async fn asked(
         };
         return Ok(elements.graph.elements().map(listed).collect());
     };
+    if args.log.is_none() && project.configuration.execution.is_some() {
+        return asked_elsewhere(project, blobs).await;
+    }
     let logged = match &args.log {
         Some(log) => scan(log)?.into_actions(),
         None => last_build(&project.configuration.logdir)?,
@@ -135,6 +139,22 @@ async fn asked(
             let hit = Some(outcome <= LoggedOutcome::Hit);
             asked.entry(name.clone()).or_default().push(Asked { action, hit });
         }
+    }
+    Ok(asked)
+}
+
+/// What elements asked for that were built elsewhere, as recc has logged it in their buildtrees.
+async fn asked_elsewhere(
+    project: &Introspection,
+    blobs: &Arc<dyn BlobStore>,
+) -> Result<BTreeMap<String, Vec<Asked>>, Failure> {
+    let recc = ReccLogs::new(Arc::clone(blobs), []);
+    let mut asked = BTreeMap::new();
+    for element in &project.elements {
+        let Some(buildtree) = &element.buildtree else { continue };
+        let Some(logged) = recc.read(buildtree).await? else { continue };
+        let of = |LoggedAction { action, outcome }| Asked { action, hit: Some(outcome <= LoggedOutcome::Hit) };
+        asked.insert(element.name.clone(), logged.into_iter().map(of).collect());
     }
     Ok(asked)
 }

@@ -1,7 +1,8 @@
 //! Copying blobs from one store to another.
 
-use cas_client::{Blob, BlobStore, ErrorKind, Result};
 use reapi_proto::Digest;
+
+use crate::{Blob, BlobStore, ErrorKind, Result};
 
 /// A blob up to this size travels in a batch, a larger one piece by piece.
 const BATCHED_BYTES: u64 = 1 << 20;
@@ -27,7 +28,7 @@ pub struct Copied {
 ///
 /// # Errors
 /// When a store fails as a whole, or `to` does not accept a blob.
-pub(super) async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digests: &[Digest]) -> Result<Copied> {
+pub async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digests: &[Digest]) -> Result<Copied> {
     let mut copied = Copied { asked: digests.len(), ..Copied::default() };
     if digests.is_empty() {
         return Ok(copied);

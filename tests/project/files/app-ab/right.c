@@ -1,0 +1,8 @@
+#include <a.h>
+#include <b.h>
+
+MANY(right_)
+
+int right(void) {
+    return b1() + b2() + b3();
+}
