@@ -12,7 +12,9 @@ pub struct Options {
     /// found out as the run goes on, and fewer again when it has no room for more.
     pub jobs: usize,
     /// Priority of the executions: lower runs sooner, builds use 0, so
-    /// speculative work takes a positive number.
+    /// speculative work takes a positive number. It is that of the first
+    /// element; later ones in topological order get up to [`PRIORITY_STEPS`]
+    /// more, as services do not know which action holds up which.
     pub priority: i32,
     /// Which records are good enough for an element.
     pub lookup: Lookup,
@@ -33,6 +35,9 @@ pub struct Options {
     /// execution costs besides running, some tenths of a second.
     pub minimum_duration: Duration,
 }
+
+/// By how much the priority of the last element's executions may exceed that of the first one's.
+pub const PRIORITY_STEPS: i32 = 99;
 
 impl Default for Options {
     /// 64 jobs at priority 100, nearest records, no budget, results awaited, every action.

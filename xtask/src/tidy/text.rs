@@ -55,6 +55,13 @@ pub(super) fn registry_hosts(tree: &Tree) -> Findings {
 const SLEEPERS: &[(&str, &str)] = &[
     ("crates/cas-client/src/retry.rs", "the pause between two attempts: nothing tells when a service is well again"),
     ("crates/buildstream/src/daemon/own.rs", "nothing tells when a socket is listened to"),
+    ("crates/instantiate/src/engine/submit.rs", "a service that is full says when to come back"),
+    ("crates/instantiate/tests/admission.rs", "virtual time"),
+    ("crates/instantiate/tests/schedules.rs", "virtual time"),
+    ("crates/instantiate/tests/support/weather.rs", "virtual time"),
+    ("crates/simulate/src/build.rs", "virtual time"),
+    ("crates/simulate/src/service.rs", "virtual time"),
+    ("crates/simulate/src/store.rs", "virtual time"),
     ("tests/tests/project/daemon.rs", "nothing tells when a socket is listened to, or a log has a line"),
 ];
 

@@ -8,6 +8,7 @@ use overlay::{Below, InputId, Origin};
 use rustc_hash::FxHashMap;
 
 use super::tables::{Act, ActId, OwnerId, Row, RowId, Tables};
+use crate::options::PRIORITY_STEPS;
 
 /// What an action counts for whose duration is not recorded: enough to prefer longer chains.
 const UNKNOWN: Duration = Duration::from_millis(1);
@@ -50,6 +51,12 @@ impl Place {
             last_first: Reverse(last_first),
             act,
         }
+    }
+
+    /// How much later than the first element's the service may execute it, of `elements` in all.
+    pub(super) fn priority(&self, elements: usize) -> i32 {
+        let steps = usize::try_from(PRIORITY_STEPS).unwrap_or_default();
+        i32::try_from(self.rank * steps / elements.max(1)).unwrap_or(PRIORITY_STEPS).min(PRIORITY_STEPS)
     }
 
     /// The recorded action whose place it is.

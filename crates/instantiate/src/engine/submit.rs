@@ -253,8 +253,8 @@ impl Priming {
             }
             self.set_stage(digest, Stage::Running);
             let Some(run) = self.runs.table.get_mut(&digest) else { continue };
-            let request =
-                ExecuteRequest { action: digest, cache_lookup: CacheLookup::Use, priority: self.options.priority };
+            let priority = self.options.priority.saturating_add(run.place.priority(self.tables.owners.len()));
+            let request = ExecuteRequest { action: digest, cache_lookup: CacheLookup::Use, priority };
             let watch = self.tasks.execute(Arc::clone(&execution), request);
             if run.rounds == 0 && run.refusals == 0 {
                 self.totals.executions += 1;
