@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// After a rebuild: hold what was predicted against what the build asked for
     Explain(ExplainArgs),
     /// Say how long a rebuild would take with and without priming, by numbers of workers
-    Simulate(SimulateArgs),
+    Simulate(Box<SimulateArgs>),
     /// Show what is recorded
     Show(ShowArgs),
     /// Print the graph of a BuildStream project as JSON

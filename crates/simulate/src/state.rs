@@ -80,6 +80,9 @@ pub(crate) fn installed(shape: &Shape) -> Vec<Vec<usize>> {
     installed
 }
 
+/// Whose headers and which outputs of others an action sees.
+type Staged<'a> = (&'a [usize], &'a [(usize, usize)]);
+
 /// A directory that is being put together.
 #[derive(Default)]
 struct Dir(BTreeMap<Bytes, Node>);
@@ -133,7 +136,7 @@ impl<'a> Maker<'a> {
             commands: Vec::with_capacity(element.actions.len()),
             outputs: Vec::with_capacity(element.actions.len()),
         };
-        let mut staged: FxHashMap<(&[usize], &[(usize, usize)]), Option<Digest>> = FxHashMap::default();
+        let mut staged: FxHashMap<Staged<'_>, Option<Digest>> = FxHashMap::default();
         for (turn, action) in element.actions.iter().enumerate() {
             let usr = match staged.get(&(&action.headers[..], &action.others[..])) {
                 Some(usr) => *usr,

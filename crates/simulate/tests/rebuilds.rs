@@ -1,5 +1,7 @@
 //! What rebuilds take, on projects small enough to say it beforehand.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -31,7 +31,7 @@ struct Row {
     lower_bound: f64,
 }
 
-pub(crate) async fn run(args: SimulateArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(args: Box<SimulateArgs>) -> Result<ExitCode, Failure> {
     let workers = args.workers.clone();
     for count in &workers {
         conditions(&args.conditions, *count).check().map_err(|e| wrong(&e))?;
