@@ -39,6 +39,20 @@ impl Forest {
         self.directories.insert(digest, directory);
     }
 
+    /// Adds a directory that is not there; says whether it was not.
+    pub fn insert_new(&mut self, digest: Digest, directory: Directory) -> bool {
+        if digest.is_empty() {
+            return false;
+        }
+        match self.directories.entry(digest) {
+            std::collections::hash_map::Entry::Occupied(_) => false,
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(directory);
+                true
+            }
+        }
+    }
+
     /// Hashes a directory and adds it.
     pub fn add(&mut self, function: DigestFunction, directory: Directory) -> Digest {
         let digest = function.digest(directory.bytes());
@@ -77,25 +91,30 @@ impl Forest {
     /// before anyone walks it.
     #[must_use]
     pub fn path_count(&self, root: &Digest, known: &mut FxHashMap<Digest, u64>) -> u64 {
-        let mut pending = vec![(*root, false)];
-        while let Some((digest, children_done)) = pending.pop() {
-            if known.contains_key(&digest) && !children_done {
-                continue;
-            }
-            let Some(directory) = self.get(&digest) else {
-                known.insert(digest, 1);
-                continue;
-            };
-            if children_done {
-                let files = (directory.len() as u64 + 1).saturating_sub(directory.directories().count() as u64);
-                let below = directory.directories().map(|(_, child)| known.get(&child).copied().unwrap_or(1));
-                let count = below.fold(files, u64::saturating_add);
-                known.insert(digest, count);
-            } else {
-                // Stands in until the children are done, and ends a cycle.
-                known.insert(digest, 1);
-                pending.push((digest, true));
-                pending.extend(directory.directories().map(|(_, child)| (child, false)));
+        let mut frames: Vec<(Digest, &Directory, usize, u64)> = Vec::new();
+        let open = |digest: Digest, known: &mut FxHashMap<Digest, u64>| {
+            // Stands in until the children are done, and ends a cycle.
+            known.insert(digest, 1);
+            let directory = self.get(&digest)?;
+            let files = (directory.len() - directory.directory_count()) as u64 + 1;
+            Some((digest, directory, 0, files))
+        };
+        if !known.contains_key(root) {
+            frames.extend(open(*root, known));
+        }
+        while let Some((digest, directory, next, count)) = frames.last_mut() {
+            match directory.directory(*next) {
+                None => {
+                    known.insert(*digest, *count);
+                    frames.pop();
+                }
+                Some(child) => match known.get(&child) {
+                    Some(below) => {
+                        *count = count.saturating_add(*below);
+                        *next += 1;
+                    }
+                    None => frames.extend(open(child, known)),
+                },
             }
         }
         known.get(root).copied().unwrap_or(1)

@@ -76,7 +76,7 @@ mod platform;
 pub mod rewrite;
 mod substitution;
 
-pub use adapt::{AdaptError, Adaptation, Adapted, Changed, Demand, Now, Standing};
+pub use adapt::{AdaptError, Adaptation, Adapted, Changed, ChangedEntry, Demand, Now, Standing};
 pub use command::CommandChange;
 pub use derive::{Content, Contents, Dependency, DeriveError, Deriver, Mode, Observed, Observing, Platform, Prefetch};
 pub use difference::{Difference, difference, same_step};

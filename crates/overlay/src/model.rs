@@ -170,7 +170,7 @@ pub struct Derivation {
     pub of: Vec<InputId>,
 }
 
-/// What a name of a [`Level`] leads to.
+/// What a name of a level leads to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Below {
     /// The entry itself has origins.
@@ -179,15 +179,61 @@ pub enum Below {
     Level(LevelId),
 }
 
-/// One directory of input trees, reduced to the names that have origins at or below them.
+/// The directories of input trees, each reduced to the names that have origins at or below them.
 ///
 /// Levels form the same Merkle-shaped graph as the directories they stand
 /// for: whatever number of actions share a directory at a path, they share the
 /// level. Rows are in bottom-up order: a level refers only to earlier rows.
+/// The entries of a level are sorted by the names' bytes, each name once; those
+/// of all levels lie end to end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Level {
-    /// Sorted by the names' bytes, each name once.
-    pub entries: Vec<(NameId, Below)>,
+pub struct Levels {
+    ends: Vec<u32>,
+    entries: Vec<(NameId, Below)>,
+}
+
+impl Levels {
+    /// Adds a row.
+    pub fn push(&mut self, entries: impl IntoIterator<Item = (NameId, Below)>) -> LevelId {
+        self.entries.extend(entries);
+        self.ends.push(crate::path::index(self.entries.len()));
+        LevelId(crate::path::index(self.ends.len() - 1))
+    }
+
+    /// The entries of a row.
+    #[must_use]
+    pub fn get(&self, id: LevelId) -> &[(NameId, Below)] {
+        let start = id.index().checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.entries[start as usize..self.ends[id.index()] as usize]
+    }
+
+    /// The entries of each row, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[(NameId, Below)]> {
+        (0..crate::path::index(self.ends.len())).map(|row| self.get(LevelId(row)))
+    }
+
+    /// All entries of all rows.
+    #[must_use]
+    pub fn entries(&self) -> &[(NameId, Below)] {
+        &self.entries
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// A table with room for as much.
+    pub(crate) fn with_capacity(rows: usize, entries: usize) -> Self {
+        Self { ends: Vec::with_capacity(rows), entries: Vec::with_capacity(entries) }
+    }
 }
 
 /// A platform property whose value is a tree's digest, in an Action and its Command.
@@ -259,7 +305,7 @@ pub struct Record {
     /// Distinct ways in which inputs are made of others; each refers to earlier ones only.
     pub derivations: Vec<Derivation>,
     /// Distinct directories with origins below them, bottom-up.
-    pub levels: Vec<Level>,
+    pub levels: Levels,
     /// In the order in which they ran; copies from other elements come first.
     pub actions: Vec<RecordedAction>,
     /// What is known of the element's own artifact.
@@ -281,7 +327,7 @@ impl Record {
             origins: Vec::new(),
             inputs: Vec::new(),
             derivations: Vec::new(),
-            levels: Vec::new(),
+            levels: Levels::default(),
             actions: Vec::new(),
             artifact_overlays: Vec::new(),
         }
@@ -318,10 +364,10 @@ impl Record {
         self.inputs.iter().find(made).map(|input| &input.recorded)
     }
 
-    /// The level of a row.
+    /// The entries of a level.
     #[must_use]
-    pub fn level(&self, id: LevelId) -> &Level {
-        &self.levels[id.index()]
+    pub fn level(&self, id: LevelId) -> &[(NameId, Below)] {
+        self.levels.get(id)
     }
 
     /// The action of a row.
@@ -349,16 +395,20 @@ impl Record {
     /// many actions share it. What is derived is no origin of its own.
     #[must_use]
     pub fn overlay_count(&self) -> usize {
-        let in_trees = self.levels.iter().flat_map(|level| &level.entries).filter_map(|(_, below)| match below {
-            Below::Input(input) => Some(*input),
-            Below::Level(_) => None,
-        });
-        let in_properties = self.actions.iter().flat_map(|action| &action.properties).map(|property| property.input);
-        let mut placed: Vec<InputId> = in_trees.chain(in_properties).collect();
-        placed.sort_unstable();
-        placed.dedup();
-        let origins = placed.iter().flat_map(|input| &self.input(*input).origins);
-        origins.filter(|origin| !matches!(self.origin(**origin), Origin::Derived(_))).count()
+        let mut placed = vec![false; self.inputs.len()];
+        for (_, below) in self.levels.entries() {
+            if let Below::Input(input) = below {
+                placed[input.index()] = true;
+            }
+        }
+        for property in self.actions.iter().flat_map(|action| &action.properties) {
+            placed[property.input.index()] = true;
+        }
+        let placed = self.inputs.iter().zip(placed).filter_map(|(input, placed)| placed.then_some(input));
+        placed
+            .flat_map(|input| &input.origins)
+            .filter(|origin| !matches!(self.origin(**origin), Origin::Derived(_)))
+            .count()
     }
 
     /// An origin in words, for reasons and tables.

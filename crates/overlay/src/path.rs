@@ -159,6 +159,17 @@ impl Paths {
         Some(paths)
     }
 
+    /// The place of each name among all of them, sorted by their bytes.
+    pub(crate) fn name_ranks(&self) -> Vec<u32> {
+        let mut sorted: Vec<u32> = (0..index(self.names.len())).collect();
+        sorted.sort_unstable_by(|a, b| self.names[*a as usize].cmp(&self.names[*b as usize]));
+        let mut ranks = vec![0; sorted.len()];
+        for (rank, name) in (0..).zip(sorted) {
+            ranks[name as usize] = rank;
+        }
+        ranks
+    }
+
     /// Every name but the empty one, in order.
     pub(crate) fn stored_names(&self) -> &[Bytes] {
         &self.names[1..]

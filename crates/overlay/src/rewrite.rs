@@ -131,26 +131,34 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
         let failed = |reason| RewriteError::Edit { directory: digest, reason: Box::new(reason) };
         let mut applied: Vec<(Bytes, Edit)> = Vec::new();
         for (name, change) in edits.changes(node) {
-            let current = directory.raw_entry(&name);
             let mut edit = change.set;
             if let Some(below) = change.below {
-                let mut entry = match &edit {
-                    None => current.clone(),
-                    Some(Edit::Set(node)) => entry_after(current.as_ref(), node, &name).map_err(failed)?,
-                    Some(Edit::Raw(entry)) => Some(entry.clone()),
-                    Some(Edit::Remove) => None,
+                let mut replaced = match &edit {
+                    None => None,
+                    Some(Edit::Set(node)) => {
+                        Some(entry_after(directory.raw_entry(&name).as_ref(), node, &name).map_err(failed)?)
+                    }
+                    Some(Edit::Raw(entry)) => Some(Some(entry.clone())),
+                    Some(Edit::Remove) => Some(None),
                 };
-                if change.clear && entry.as_ref().is_some_and(|entry| as_directory(&entry.node()).is_none()) {
+                let stands = match &replaced {
+                    None => directory.get(&name),
+                    Some(entry) => entry.as_ref().map(RawEntry::node),
+                };
+                let mut inner = stands.as_ref().and_then(as_directory);
+                if change.clear && stands.is_some() && inner.is_none() {
                     edit = Some(Edit::Remove);
-                    entry = None;
+                    replaced = Some(None);
+                    inner = None;
                 }
-                let inner = entry.as_ref().and_then(|entry| as_directory(&entry.node()));
                 let before = inner.unwrap_or_else(|| self.function.empty());
                 let after = match self.directory(edits, forest, below, before, depth + 1)? {
                     Some(after) => Some(after),
-                    // What the entry says beyond its digest would be lost with it.
-                    None if entry.as_ref().is_some_and(|entry| !is_plain(entry)) => Some(self.function.empty()),
-                    None => None,
+                    None => {
+                        // What the entry says beyond its digest would be lost with it.
+                        let entry = replaced.unwrap_or_else(|| directory.raw_entry(&name));
+                        entry.is_some_and(|entry| !is_plain(&entry)).then(|| self.function.empty())
+                    }
                 };
                 match after {
                     Some(after) if after != before => {
@@ -162,7 +170,7 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
                 }
             }
             match edit {
-                Some(Edit::Remove) if current.is_none() => {}
+                Some(Edit::Remove) if directory.get(&name).is_none() => {}
                 Some(edit) => applied.push((name, edit)),
                 None => {}
             }

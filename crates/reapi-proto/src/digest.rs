@@ -198,22 +198,15 @@ impl Digest {
     /// [`DigestError`] for a negative size, an unknown length, or any character outside `0-9a-f`.
     pub fn from_hex(hash: &[u8], size_bytes: i64) -> Result<Self, DigestError> {
         let size_bytes = u64::try_from(size_bytes).map_err(|_| DigestError::Size(size_bytes.to_string()))?;
-        let function = DigestFunction::from_hash_len(hash.len() / 2)
-            .filter(|_| hash.len().is_multiple_of(2))
-            .ok_or(DigestError::Length { found: hash.len(), expected: 64 })?;
+        let function = check_hex(hash)?;
+        Ok(Self::from_checked_hex(function, hash, size_bytes))
+    }
+
+    /// A digest from what [`check_hex`] has accepted.
+    pub(crate) fn from_checked_hex(function: DigestFunction, hash: &[u8], size_bytes: u64) -> Self {
         let mut raw = [0; 64];
-        // Errors are gathered, not branched on: the loop is the greater part of parsing a Directory.
-        let mut seen = 0;
-        for (out, pair) in raw.iter_mut().zip(hash.chunks_exact(2)) {
-            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
-            seen |= high | low;
-            *out = (high << 4) | (low & 15);
-        }
-        if seen > 15 {
-            let bad = hash.iter().find(|c| NIBBLES[usize::from(**c)] > 15);
-            return Err(DigestError::Character(bad.map_or('\0', |c| char::from(*c))));
-        }
-        Ok(Self { hash: raw, size_bytes, function })
+        decode_hex(hash, &mut raw);
+        Self { hash: raw, size_bytes, function }
     }
 
     /// The digest of `data` under `function`.
@@ -261,27 +254,78 @@ impl Digest {
     /// The hash in lowercase hexadecimal.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        let mut out = String::with_capacity(self.function.hash_bytes() * 2);
-        for byte in self.hash() {
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
+        self.hex().as_str().to_owned()
+    }
+
+    /// [`to_hex`](Self::to_hex) without an allocation.
+    #[must_use]
+    pub(crate) fn hex(&self) -> Hex {
+        let mut digits = [0; 128];
+        let len = self.function.hash_bytes() * 2;
+        match (self.hash.first_chunk::<32>(), digits.first_chunk_mut::<64>()) {
+            (Some(hash), Some(digits)) if self.function == DigestFunction::Sha256 => encode_hex(hash, digits),
+            _ => encode_hex(self.hash(), &mut digits),
         }
-        out
+        Hex { digits, len }
     }
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// A hash in lowercase hexadecimal.
+pub(crate) struct Hex {
+    digits: [u8; 128],
+    len: usize,
+}
 
-/// The value of each hexadecimal digit; above 15 for every other byte.
-const NIBBLES: [u8; 256] = {
-    let mut table = [0xff; 256];
-    let mut value = 0;
-    while value < 16 {
-        table[HEX[value as usize] as usize] = value;
-        value += 1;
+impl Hex {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.digits[..self.len]
     }
-    table
-};
+
+    fn as_str(&self) -> &str {
+        // Digits are ASCII.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+/// The function whose hashes these are, if they are lowercase hexadecimal of a length that one has.
+pub(crate) fn check_hex(hash: &[u8]) -> Result<DigestFunction, DigestError> {
+    let function = DigestFunction::from_hash_len(hash.len() / 2)
+        .filter(|_| hash.len().is_multiple_of(2))
+        .ok_or(DigestError::Length { found: hash.len(), expected: 64 })?;
+    if hash.iter().fold(true, |all, c| all & is_hex(*c)) {
+        return Ok(function);
+    }
+    let bad = hash.iter().find(|c| !is_hex(**c));
+    Err(DigestError::Character(bad.map_or('\0', |c| char::from(*c))))
+}
+
+/// Without a branch, as everything in the loops below.
+fn is_hex(c: u8) -> bool {
+    (c.wrapping_sub(b'0') < 10) | (c.wrapping_sub(b'a') < 6)
+}
+
+/// Bytes of digits that [`is_hex`] accepts, eight digits at a time.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the four low bytes are what is wanted")]
+fn decode_hex(digits: &[u8], out: &mut [u8]) {
+    for (out, eight) in out.as_chunks_mut::<4>().0.iter_mut().zip(digits.as_chunks::<8>().0) {
+        let digits = u64::from_le_bytes(*eight);
+        let values = (digits & 0x0f0f_0f0f_0f0f_0f0f) + 9 * ((digits >> 6) & 0x0101_0101_0101_0101);
+        // Two values to each byte, and the bytes together.
+        let pairs = ((values << 4) | (values >> 8)) & 0x00ff_00ff_00ff_00ff;
+        let pairs = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+        *out = ((pairs | (pairs >> 16)) as u32).to_le_bytes();
+    }
+}
+
+#[inline]
+fn encode_hex(bytes: &[u8], out: &mut [u8]) {
+    let digit = |value: u8| value + b'0' + if value > 9 { b'a' - b'0' - 10 } else { 0 };
+    for (out, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        out[0] = digit(byte >> 4);
+        out[1] = digit(byte & 15);
+    }
+}
 
 impl std::hash::Hash for Digest {
     /// Feeds only the first 8 bytes of the hash: they are uniform already.
@@ -294,7 +338,7 @@ impl std::hash::Hash for Digest {
 /// `HASH/SIZE`, the form used on command lines, in JSON and in logs.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.to_hex(), self.size_bytes)
+        write!(f, "{}/{}", self.hex().as_str(), self.size_bytes)
     }
 }
 

@@ -68,6 +68,7 @@ impl Run<'_> {
             platforms,
         };
         let mut deriver = Deriver::new(*mode, self.graph.digest_function(), observing, dependencies);
+        deriver.know_path_counts(self.directories.take_path_counts());
         let mut bases = Vec::new();
         let expanded: Vec<Expanded> = (made.iter())
             .map(|made| {

@@ -26,6 +26,7 @@ pub(crate) struct Directories {
     held: Amount,
     /// Those that were asked for in vain, and why.
     flaws: FxHashMap<Digest, SkipReason>,
+    path_counts: FxHashMap<Digest, u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,7 +63,14 @@ struct OverBudget;
 
 impl Directories {
     pub(crate) fn new(function: DigestFunction, budget: TreeBudget) -> Self {
-        Self { function, budget, forest: Forest::new(), held: Amount::default(), flaws: FxHashMap::default() }
+        Self {
+            function,
+            budget,
+            forest: Forest::new(),
+            held: Amount::default(),
+            flaws: FxHashMap::default(),
+            path_counts: FxHashMap::default(),
+        }
     }
 
     pub(crate) fn forest(&self) -> &Forest {
@@ -108,6 +116,7 @@ impl Directories {
             }
         }
         let mut counts = FxHashMap::default();
+        counts.reserve(self.forest.len());
         for root in roots {
             let paths = self.forest.path_count(root, &mut counts);
             if paths > MAX_TREE_PATHS {
@@ -115,7 +124,13 @@ impl Directories {
                 refused.entry(*root).or_insert(SkipReason::LimitExceeded(reason));
             }
         }
+        self.path_counts = counts;
         Ok(refused)
+    }
+
+    /// How many paths the [input trees](Self::read_inputs) have, and everything below them.
+    pub(crate) fn take_path_counts(&mut self) -> FxHashMap<Digest, u64> {
+        std::mem::take(&mut self.path_counts)
     }
 
     /// Reads whole trees as far as they fit into the budget; says whether all of them did.
@@ -182,17 +197,19 @@ impl Directories {
     ) -> Result<std::result::Result<(), OverBudget>> {
         let mut level: Vec<Digest> = roots.iter().filter(|root| walk.seen.insert(**root)).copied().collect();
         for _ in 0..=MAX_DEPTH {
-            let absent = level.iter().filter(|d| !self.forest.contains(d) && !self.flaws.contains_key(d));
-            let absent: Vec<Digest> = absent.copied().collect();
+            let is_absent = |d: &Digest| !self.forest.contains(d) && !self.flaws.contains_key(d);
+            let read: Vec<bool> = level.iter().map(is_absent).collect();
+            let absent: Vec<Digest> =
+                level.iter().zip(&read).filter(|(_, absent)| **absent).map(|(digest, _)| *digest).collect();
             if self.read(store, &absent, walk).await?.is_err() {
                 return Ok(Err(OverBudget));
             }
-            let read: FxHashSet<Digest> = absent.into_iter().collect();
+            drop(absent);
             let mut next = Vec::new();
-            for digest in level {
+            for (digest, read) in level.into_iter().zip(read) {
                 let Some(directory) = self.forest.get(&digest) else { continue };
                 // What was read just now is counted already.
-                if !read.contains(&digest) {
+                if !read {
                     walk.amount.count(digest.size_bytes(), directory.len() as u64);
                 }
                 next.extend(directory.directories().map(|(_, child)| child).filter(|child| walk.seen.insert(*child)));
@@ -235,7 +252,9 @@ impl Directories {
         if wanted.is_empty() {
             return Ok(Ok(()));
         }
-        for (digest, answer) in store.read_blobs(&wanted).await? {
+        let answers = store.read_blobs(&wanted).await?;
+        let all_answered = answers.len() == wanted.len();
+        for (digest, answer) in answers {
             let unusable = |reason: String| SkipReason::Unusable { digest, reason };
             let read = match answer {
                 Ok(bytes) => Directory::parse(bytes).map_err(|e| unusable(format!("not a canonical Directory: {e}"))),
@@ -252,7 +271,7 @@ impl Directories {
                 }
             }
         }
-        for digest in wanted {
+        for digest in wanted.into_iter().filter(|_| !all_answered) {
             if !self.forest.contains(&digest) {
                 self.flaws.entry(digest).or_insert_with(|| unanswered(digest));
             }
@@ -261,9 +280,9 @@ impl Directories {
     }
 
     fn hold(&mut self, digest: Digest, directory: Directory) {
-        if !self.forest.contains(&digest) {
-            self.held.count(digest.size_bytes(), directory.len() as u64);
-            self.forest.insert(digest, directory);
+        let entries = directory.len() as u64;
+        if self.forest.insert_new(digest, directory) {
+            self.held.count(digest.size_bytes(), entries);
         }
     }
 

@@ -96,19 +96,21 @@ pub(crate) fn stale(current: &Current<'_>, actions: &[Ran<'_>]) -> Vec<Option<St
 
 /// For each action the later ones that are run in the same way.
 fn rivals(actions: &[Ran<'_>]) -> Vec<Vec<usize>> {
-    let mut groups: FxHashMap<Vec<&[u8]>, Vec<usize>> = FxHashMap::default();
+    // Few share a working directory and outputs: arguments are compared only then.
+    let mut places: FxHashMap<Vec<&[u8]>, Vec<usize>> = FxHashMap::default();
     for (i, ran) in actions.iter().enumerate() {
-        let outputs: Vec<&[u8]> = ran.command.output_paths().collect();
+        let mut place = vec![ran.command.working_directory()];
+        place.extend(ran.command.output_paths());
         // Without outputs there is nothing to tell it from unrelated ones.
-        if outputs.is_empty() {
-            continue;
+        if place.len() > 1 {
+            places.entry(place).or_default().push(i);
         }
-        let mut identity = vec![ran.command.working_directory()];
-        identity.extend(outputs);
-        // No path has a zero byte in it.
-        identity.push(b"\0");
-        identity.extend(ran.command.arguments());
-        groups.entry(identity).or_default().push(i);
+    }
+    let mut groups: FxHashMap<(usize, Vec<&[u8]>), Vec<usize>> = FxHashMap::default();
+    for (place, members) in places.into_values().filter(|members| members.len() > 1).enumerate() {
+        for i in members {
+            groups.entry((place, actions[i].command.arguments().collect())).or_default().push(i);
+        }
     }
     let mut rivals = vec![Vec::new(); actions.len()];
     for group in groups.into_values().filter(|group| group.len() > 1) {

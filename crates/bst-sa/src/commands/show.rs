@@ -151,7 +151,7 @@ fn inputs_below(record: &Record, root: Option<LevelId>) -> Vec<InputId> {
     let mut seen: BTreeSet<LevelId> = pending.iter().copied().collect();
     let mut inputs = Vec::new();
     while let Some(level) = pending.pop() {
-        for (_, below) in &record.level(level).entries {
+        for (_, below) in record.level(level) {
             match below {
                 Below::Input(input) => inputs.push(*input),
                 Below::Level(level) if seen.insert(*level) => pending.push(*level),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use includes::{CompileCommand, Directives, Found, Language, Question, Verdict, World};
-use overlay::{Changed, ElementId, Forest, TreeKind, Unlisted, appeared, files};
+use overlay::{Changed, ChangedEntry, ElementId, Forest, LevelId, TreeKind, Unlisted, appeared, files};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Command, Node};
 use rustc_hash::FxHashMap;
@@ -52,12 +52,45 @@ pub(super) struct Inspector {
     contents: BTreeSet<Digest>,
     directories: BTreeSet<Digest>,
     reading: bool,
+    /// What of the changes below a directory matters, for all actions that have it.
+    below: FxHashMap<RowId, Below>,
     /// Actions that wait for what is read.
     parked: Vec<ActId>,
+    /// Actions that wait for what appeared in their record's trees to be known.
+    expectant: Vec<ActId>,
     /// Actions that wait for artifacts that none of their inputs come from.
     waiting: Vec<ActId>,
     /// Records for which it is not known what appeared.
     rows: Vec<RowId>,
+}
+
+/// Verdicts on directories, while what is known of the record stays as it is.
+#[derive(Default)]
+struct Below {
+    generation: u64,
+    verdicts: FxHashMap<(LevelId, Look), Weight>,
+}
+
+/// What of the changes is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Look {
+    /// What kinds of things they are.
+    Kinds,
+    /// The texts, too.
+    Texts,
+}
+
+/// How much the changes below a directory can matter; the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// Files are other files, and include what they included.
+    Texts,
+    /// As far as is known; some texts are being read.
+    Unread,
+    /// Files are other files, which include something else.
+    Directives,
+    /// Something is gone, or is not what it was.
+    Kinds,
 }
 
 /// What was read.
@@ -87,29 +120,26 @@ impl Priming {
     fn try_inspect(&mut self, id: ActId, digest: Digest, command: &Command) -> Result<Inspected, Lacking> {
         let act = &self.tables[id];
         let (row, action) = (act.row, act.id);
+        let news = self.news(row)?;
+        let compile = self.inspector.commands.entry(digest);
+        let compile = compile.or_insert_with(|| CompileCommand::parse(command.arguments()).map(Arc::new)).clone();
+        if news.is_empty() {
+            let look = if compile.is_some() { Look::Texts } else { Look::Kinds };
+            let root = self.tables[row].adaptation.changed_root(action);
+            match root.map_or(Weight::Texts, |root| self.weigh(row, root, look)) {
+                Weight::Texts => return Ok(Inspected::Known(Edits::new())),
+                Weight::Unread => return Err(Lacking),
+                Weight::Directives | Weight::Kinds => {}
+            }
+        }
         let Some(changes) = self.tables[row].adaptation.changes(action) else {
             return Ok(unsure("it has more inputs than any real action"));
         };
-        let compile = Arc::clone(
-            match self
-                .inspector
-                .commands
-                .entry(digest)
-                .or_insert_with(|| CompileCommand::parse(command.arguments()).map(Arc::new))
-            {
-                Some(compile) => compile,
-                None => return self.inspect_other(row, command, &changes),
-            },
-        );
-        let news = self.news(row)?;
+        let Some(compile) = compile else { return self.inspect_other(row, command, &changes) };
         if compile.links()
             && let Some(path) = news.iter().find(|path| is_own_source(self, row, path))
         {
             return Ok(Inspected::Skip(new_source(path)));
-        }
-        let is_gone = changes.iter().any(|change| change.now.is_none());
-        if !is_gone && news.is_empty() && self.same_directives(&changes)? {
-            return Ok(Inspected::Known(Edits::new()));
         }
         self.inspect_set(id, &compile, command.working_directory(), &changes, &news)
     }
@@ -165,41 +195,49 @@ impl Priming {
         Ok(edits)
     }
 
-    /// Whether the texts that changed include what they included.
-    fn same_directives(&mut self, changes: &[Changed]) -> Result<bool, Lacking> {
-        let mut same = true;
-        let mut lacking = false;
-        for change in changes {
-            let (Some(before), Some(now)) = (file(&change.recorded), change.now.as_ref().and_then(file)) else {
-                same &=
-                    matches!((&change.recorded, &change.now), (Node::Directory { .. }, Some(Node::Directory { .. })));
-                continue;
-            };
-            match (self.directives(before), self.directives(now)) {
-                (Ok(before), Ok(now)) => same &= *before == *now,
-                (before, now) => {
-                    // What cannot be read cannot be compared.
-                    same &= !matches!((&before, &now), (Err(Some(_)), _) | (_, Err(Some(_))));
-                    lacking |= matches!(before, Err(None)) || matches!(now, Err(None));
-                }
-            }
+    /// How much what has changed below a directory matters to a compile. What cannot be read cannot be compared.
+    ///
+    /// Texts that have to be read are asked for.
+    fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Weight {
+        let Self { tables, inspector, .. } = self;
+        let adaptation = &tables[row].adaptation;
+        let mut below = inspector.below.remove(&row).unwrap_or_default();
+        if below.generation != adaptation.generation() {
+            below = Below { generation: adaptation.generation(), verdicts: FxHashMap::default() };
         }
-        if same && lacking { Err(Lacking) } else { Ok(same) }
+        // A level is done once all below it are: they have smaller rows, so this ends.
+        let mut pending = vec![root];
+        while let Some(level) = pending.last().copied() {
+            let mut weight = Weight::Texts;
+            let unweighed = pending.len();
+            if !below.verdicts.contains_key(&(level, look)) {
+                for entry in adaptation.changed_entries(level) {
+                    weight = weight.max(match entry {
+                        ChangedEntry::Input { recorded, now } => inspector.weigh(recorded, now, look),
+                        ChangedEntry::Level(level) => match below.verdicts.get(&(level, look)) {
+                            Some(weight) => *weight,
+                            None => {
+                                pending.push(level);
+                                Weight::Texts
+                            }
+                        },
+                    });
+                }
+                if pending.len() > unweighed {
+                    continue;
+                }
+                below.verdicts.insert((level, look), weight);
+            }
+            pending.pop();
+        }
+        let weight = below.verdicts.get(&(root, look)).copied().unwrap_or(Weight::Kinds);
+        inspector.below.insert(row, below);
+        weight
     }
 
     /// The directives of a text. `None`: they are being read.
     fn directives(&mut self, content: Digest) -> Result<Arc<Directives>, Option<Skip>> {
-        if content.size_bytes() > MAX_TEXT_BYTES {
-            return Err(Some(Skip::new(SkipKind::InputSet, format!("{content} is too large for a text"))));
-        }
-        match self.inspector.directives.get(&content) {
-            Some(Ok(directives)) => Ok(Arc::clone(directives)),
-            Some(Err(skip)) => Err(Some(skip.clone())),
-            None => {
-                self.inspector.contents.insert(content);
-                Err(None)
-            }
-        }
+        self.inspector.directives(content)
     }
 
     fn inspect_set(
@@ -379,10 +417,17 @@ impl Priming {
     /// Looks at what appeared. Actions whose own inputs are all as they were
     /// are concerned only if something did.
     fn hear_news(&mut self) {
+        // Nothing has been read since it was found that something has to be.
+        if self.inspector.reading || self.inspector.rows.is_empty() {
+            return;
+        }
         for row in std::mem::take(&mut self.inspector.rows) {
             match self.news(row) {
                 Err(Lacking) => self.inspector.rows.push(row),
                 Ok(news) => {
+                    let tables = &self.tables;
+                    let go_on = self.inspector.expectant.extract_if(.., |id| tables[*id].row == row);
+                    self.workshop.ready.extend(go_on);
                     let row = &mut self.tables[row];
                     self.touched.append(&mut row.undecided);
                     if !news.is_empty() {
@@ -481,6 +526,7 @@ impl Priming {
             let directives = text.map(|text| Arc::new(Directives::scan(&text)));
             self.inspector.directives.insert(digest, directives);
         }
+        self.inspector.forget_unread();
         self.workshop.take_directories(directories);
         self.unpark();
     }
@@ -493,6 +539,46 @@ impl Priming {
 }
 
 impl Inspector {
+    fn directives(&mut self, content: Digest) -> Result<Arc<Directives>, Option<Skip>> {
+        if content.size_bytes() > MAX_TEXT_BYTES {
+            return Err(Some(Skip::new(SkipKind::InputSet, format!("{content} is too large for a text"))));
+        }
+        match self.directives.get(&content) {
+            Some(Ok(directives)) => Ok(Arc::clone(directives)),
+            Some(Err(skip)) => Err(Some(skip.clone())),
+            None => {
+                self.contents.insert(content);
+                Err(None)
+            }
+        }
+    }
+
+    fn weigh(&mut self, recorded: &Node, now: Option<&Node>, look: Look) -> Weight {
+        let (before, now) = match (recorded, now) {
+            (Node::File { .. }, Some(Node::File { .. })) if look == Look::Kinds => return Weight::Texts,
+            (Node::File { digest: before, .. }, Some(Node::File { digest: now, .. })) => (*before, *now),
+            (Node::Directory { .. }, Some(Node::Directory { .. })) => return Weight::Texts,
+            _ => return Weight::Kinds,
+        };
+        match (self.directives(before), self.directives(now)) {
+            (Ok(before), Ok(now)) if *before == *now => Weight::Texts,
+            (Ok(_), Ok(_)) | (Err(Some(_)), _) | (_, Err(Some(_))) => Weight::Directives,
+            (Err(None), _) | (_, Err(None)) => Weight::Unread,
+        }
+    }
+
+    /// What was read is no longer being read.
+    fn forget_unread(&mut self) {
+        for below in self.below.values_mut() {
+            below.verdicts.retain(|_, weight| *weight != Weight::Unread);
+        }
+    }
+
+    /// The action goes on once it is known what appeared.
+    pub(super) fn expect(&mut self, id: ActId) {
+        self.expectant.push(id);
+    }
+
     pub(super) fn read_directory(&mut self, digest: Digest) {
         self.directories.insert(digest);
     }

@@ -134,7 +134,7 @@ impl Chains {
         let mut chained = vec![false; record.levels.len()];
         for (id, level) in record.levels.iter().enumerate() {
             let mut steps = Vec::new();
-            for (_, below) in &level.entries {
+            for (_, below) in level {
                 match below {
                     Below::Level(below) if chained[below.index()] => steps.push(Step::Into(below.index())),
                     Below::Level(_) => {}

@@ -246,7 +246,12 @@ impl Priming {
             if self.tables[id].state != State::Preparing {
                 continue;
             }
-            rows.push(self.tables[id].row);
+            let row = self.tables[id].row;
+            if self.tables[row].news.is_none() {
+                self.inspector.expect(id);
+                continue;
+            }
+            rows.push(row);
             match self.adapt(id) {
                 Ok(()) => {}
                 Err(Setback::Parked) => {}

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use reapi_proto::raw::Node;
 use rustc_hash::FxHashMap;
 
-use super::{Adaptation, CHANGED, GUESS, InputState, LOST, Now, UNKNOWN};
+use super::inputs::{CHANGED, GUESS, LOST, UNKNOWN};
+use super::{Adaptation, Now};
 use crate::model::{ActionId, DerivationId, InputId, Making, Origin, OriginId, Record};
 
 /// Something that is made of changed inputs, and has to be made anew before
@@ -78,10 +79,10 @@ impl Adaptation {
     pub(super) fn changed_part(&self, origin: OriginId) -> Option<OriginId> {
         let Origin::Derived(id) = self.record.origin(origin) else { return None };
         let of = &self.record.derivation(*id).of;
-        if let Some(part) = of.iter().find(|input| self.input_flags(**input) & CHANGED != 0) {
+        if let Some(part) = of.iter().find(|input| self.inputs.flags(**input) & CHANGED != 0) {
             return self.authority(*part);
         }
-        let lost = of.iter().find(|input| self.input_flags(**input) & LOST != 0)?;
+        let lost = of.iter().find(|input| self.inputs.flags(**input) & LOST != 0)?;
         let origin = self.authority(*lost)?;
         self.changed_part(origin).or(Some(origin))
     }
@@ -97,7 +98,7 @@ impl Adaptation {
             if std::mem::replace(&mut self.origins[origin.index()], now.clone()) == now && same_guess {
                 continue;
             }
-            let inputs = self.origin_inputs.get(&origin).cloned().unwrap_or_default();
+            let inputs = self.origin_inputs.get(origin.index()).to_vec();
             for input in self.judge_inputs(inputs) {
                 pending.extend(self.derived.uses.get(&input).into_iter().flatten());
                 changed.push(input);
@@ -109,7 +110,7 @@ impl Adaptation {
     fn judge_derivation(&mut self, id: DerivationId) -> (Now, bool) {
         let record = Arc::clone(&self.record);
         let derivation = record.derivation(id);
-        let flags = derivation.of.iter().fold(0, |flags, input| flags | self.input_flags(*input));
+        let flags = derivation.of.iter().fold(0, |flags, input| flags | self.inputs.flags(*input));
         let guess = flags & GUESS != 0;
         if flags & LOST != 0 {
             return (Now::Lost, guess);
@@ -126,10 +127,10 @@ impl Adaptation {
         }
         let mut of = Vec::with_capacity(derivation.of.len());
         for input in &derivation.of {
-            match &self.inputs[input.index()] {
-                InputState::Changed { node: Some(node), .. } => of.push(node.clone()),
-                InputState::Changed { node: None, .. } => return (Now::Lost, guess),
-                _ => of.push(record.input(*input).recorded.clone()),
+            match self.inputs.changed(*input) {
+                Some(Some(node)) => of.push(node.clone()),
+                Some(None) => return (Now::Lost, guess),
+                None => of.push(record.input(*input).recorded.clone()),
             }
         }
         if let Some((known, answer)) = &self.derived.answers[id.index()]

@@ -1,6 +1,8 @@
 //! Adapting recorded actions to what is there now.
 
 mod derived;
+mod inputs;
+mod uses;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,10 +14,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use derived::Demand;
 use derived::Derived;
+use inputs::{CHANGED, GUESS, InputState, Inputs, LOST, UNKNOWN};
+use uses::{Lists, Uses};
 
 use crate::forest::{Forest, Missing};
-use crate::model::{ActionId, Below, DerivationId, InputId, Level, LevelId, Origin, OriginId, Record};
-use crate::path::PathId;
+use crate::model::{ActionId, Below, DerivationId, InputId, LevelId, Origin, OriginId, Record};
+use crate::path::{NameId, PathId};
 use crate::rewrite::{Change, EditTree, RewriteError, Rewriter};
 
 /// What an origin holds now.
@@ -39,15 +43,6 @@ pub enum Now {
     Gone,
     /// It will not become known.
     Lost,
-}
-
-/// What an input is now, after its origins.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum InputState {
-    Unknown,
-    Lost,
-    Same { guess: bool },
-    Changed { node: Option<Node>, guess: bool },
 }
 
 /// An input of an action that is not as it was recorded.
@@ -119,14 +114,13 @@ pub enum AdaptError {
 /// costs more than judging everything anew.
 const WHOLESALE: usize = 8;
 
+/// Judging everything anew this often costs as much as it takes to know who
+/// refers to what, after which only what has changed is looked at.
+const PASSES: u32 = 6;
+
 /// The most places of one action that are looked at one by one. The large
 /// workload has 400 inputs in an action; a whole distribution has 500,000 files.
 const MAX_PLACES: usize = 500_000;
-
-const CHANGED: u8 = 1;
-const UNKNOWN: u8 = 2;
-const GUESS: u8 = 4;
-const LOST: u8 = 8;
 
 /// The state of one [`Record`] between two builds.
 ///
@@ -138,54 +132,64 @@ const LOST: u8 = 8;
 pub struct Adaptation {
     record: Arc<Record>,
     origins: Vec<Now>,
-    inputs: Vec<InputState>,
+    inputs: Inputs,
     flags: Vec<u8>,
-    origin_inputs: FxHashMap<OriginId, Vec<InputId>>,
+    origin_inputs: Lists<InputId>,
     /// What was seen, whatever the origins say.
     seen: FxHashMap<InputId, Node>,
     derived: Derived,
     uses: Option<Uses>,
+    /// How often everything was judged anew.
+    passes: u32,
+    generation: u64,
     rewriter: Rewriter<LevelId>,
 }
 
-/// Who refers to what: the record's references, reversed.
-#[derive(Debug)]
-struct Uses {
-    input_levels: FxHashMap<InputId, Vec<LevelId>>,
-    level_parents: Vec<Vec<LevelId>>,
-    root_actions: FxHashMap<LevelId, Vec<ActionId>>,
-    /// By platform property or condition.
-    property_actions: FxHashMap<InputId, Vec<ActionId>>,
+/// What a name that leads to something changed stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangedEntry<'a> {
+    /// An input.
+    Input {
+        /// What stood there.
+        recorded: &'a Node,
+        /// What stands there now; `None` if it is gone.
+        now: Option<&'a Node>,
+    },
+    /// A directory with changed entries below it.
+    Level(LevelId),
 }
 
 impl Adaptation {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(record: Arc<Record>) -> Self {
-        let mut origin_inputs: FxHashMap<OriginId, Vec<InputId>> = FxHashMap::default();
-        for (i, input) in record.inputs.iter().enumerate() {
-            for origin in &input.origins {
-                origin_inputs.entry(*origin).or_default().push(InputId(crate::path::index(i)));
-            }
-        }
         let mut adaptation = Self {
             origins: vec![Now::Unknown; record.origins.len()],
-            inputs: vec![InputState::Unknown; record.inputs.len()],
+            inputs: Inputs::new(record.inputs.len()),
             flags: vec![0; record.levels.len()],
-            origin_inputs,
+            origin_inputs: uses::origin_inputs(&record),
             seen: FxHashMap::default(),
             derived: Derived::of(&record),
             uses: None,
+            passes: 0,
+            generation: 0,
             rewriter: Rewriter::new(record.digest_function),
             record,
         };
-        for row in 0..adaptation.inputs.len() {
-            adaptation.inputs[row] = adaptation.judge_input(InputId(crate::path::index(row)));
-        }
+        let all = (0..crate::path::index(adaptation.inputs.len())).map(InputId);
+        adaptation.judge_inputs(all);
         let derivations = (0..adaptation.record.derivations.len()).map(|row| DerivationId(crate::path::index(row)));
         adaptation.derive(derivations.collect());
-        adaptation.judge_everything();
+        for (row, entries) in adaptation.record.levels.iter().enumerate() {
+            adaptation.flags[row] = judge_level(&adaptation.inputs, &adaptation.flags, entries);
+        }
         adaptation
+    }
+
+    /// Another number whenever anything that is known of any action may be other than before.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The record.
@@ -202,7 +206,7 @@ impl Adaptation {
             let state = &mut self.origins[origin.index()];
             if *state != now {
                 *state = now;
-                touched.extend(self.origin_inputs.get(&origin).into_iter().flatten().copied());
+                touched.extend_from_slice(self.origin_inputs.get(origin.index()));
             }
         }
         touched.sort_unstable();
@@ -212,13 +216,7 @@ impl Adaptation {
         let derivations: BTreeSet<DerivationId> =
             changed.iter().filter_map(|input| uses.get(input)).flatten().copied().collect();
         changed.extend(self.derive(derivations));
-        if changed.is_empty() {
-            Vec::new()
-        } else if changed.len() * WHOLESALE >= self.inputs.len() {
-            self.judge_everything()
-        } else {
-            self.spread(&changed)
-        }
+        self.spread(&changed)
     }
 
     /// The inputs of an action that will not become known, with their paths; no more than a real action has.
@@ -229,15 +227,15 @@ impl Adaptation {
         let mut pending: Vec<(Vec<u8>, LevelId)> =
             self.record.action(action).root.map(|level| (Vec::new(), level)).into_iter().collect();
         while let Some((path, level)) = pending.pop() {
-            looked_at += self.record.level(level).entries.len();
+            looked_at += self.record.level(level).len();
             if self.flags[level.index()] & LOST == 0 || looked_at > MAX_PLACES {
                 continue;
             }
-            for (name, below) in &self.record.level(level).entries {
+            for (name, below) in self.record.level(level) {
                 let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
                 let here = || [path.as_slice(), separator, self.record.paths.name(*name)].concat();
                 match below {
-                    Below::Input(input) if self.input_flags(*input) & LOST != 0 => lost.push((here().into(), *input)),
+                    Below::Input(input) if self.inputs.flags(*input) & LOST != 0 => lost.push((here().into(), *input)),
                     Below::Input(_) => {}
                     Below::Level(level) => pending.push((here(), *level)),
                 }
@@ -256,7 +254,7 @@ impl Adaptation {
         let uses = &self.derived.uses;
         let derivations = changed.iter().filter_map(|input| uses.get(input)).flatten().copied().collect();
         changed.extend(self.derive(derivations));
-        if changed.is_empty() { Vec::new() } else { self.spread(&changed) }
+        self.spread(&changed)
     }
 
     /// What is known of an action.
@@ -277,7 +275,7 @@ impl Adaptation {
                     match self.record.origin(*id) {
                         Origin::Derived(derivation) if seen.insert(*derivation) => {
                             let parts = &self.record.derivation(*derivation).of;
-                            pending.extend(parts.iter().filter(|part| self.input_flags(**part) & UNKNOWN != 0));
+                            pending.extend(parts.iter().filter(|part| self.inputs.flags(**part) & UNKNOWN != 0));
                         }
                         Origin::Derived(_) => {}
                         _ if self.origins[id.index()] == Now::Unknown => on.push(*id),
@@ -306,6 +304,17 @@ impl Adaptation {
         self.record.action(action).root.filter(|root| self.flags[root.index()] & CHANGED != 0)
     }
 
+    /// What has changed in a directory, its subdirectories unopened: the same for all actions that have it.
+    pub fn changed_entries(&self, level: LevelId) -> impl Iterator<Item = ChangedEntry<'_>> {
+        self.record.level(level).iter().filter_map(|(_, below)| match below {
+            Below::Input(input) => {
+                let now = self.inputs.changed(*input)?;
+                Some(ChangedEntry::Input { recorded: &self.record.input(*input).recorded, now })
+            }
+            Below::Level(level) => (self.flags[level.index()] & CHANGED != 0).then_some(ChangedEntry::Level(*level)),
+        })
+    }
+
     /// The entries of an action's input tree that will be replaced or removed, sorted by path. `None` where the
     /// record expands to more places than any real action has inputs.
     #[must_use]
@@ -315,20 +324,20 @@ impl Adaptation {
         let mut pending: Vec<(Vec<u8>, LevelId)> =
             self.changed_root(action).map(|level| (Vec::new(), level)).into_iter().collect();
         while let Some((path, level)) = pending.pop() {
-            looked_at += self.record.level(level).entries.len();
+            looked_at += self.record.level(level).len();
             if looked_at > MAX_PLACES {
                 return None;
             }
-            for (name, below) in &self.record.level(level).entries {
+            for (name, below) in self.record.level(level) {
                 let here = || {
                     let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
                     [path.as_slice(), separator, self.record.paths.name(*name)].concat()
                 };
                 match below {
                     Below::Input(input) => {
-                        if let InputState::Changed { node, .. } = &self.inputs[input.index()] {
+                        if let Some(now) = self.inputs.changed(*input) {
                             let recorded = self.record.input(*input).recorded.clone();
-                            changes.push(Changed { path: here().into(), recorded, now: node.clone() });
+                            changes.push(Changed { path: here().into(), recorded, now: now.cloned() });
                         }
                     }
                     Below::Level(level) if self.flags[level.index()] & CHANGED != 0 => pending.push((here(), *level)),
@@ -356,13 +365,13 @@ impl Adaptation {
     ) -> Result<Vec<(LevelId, Digest)>, AdaptError> {
         let directory = forest.get(digest).ok_or(RewriteError::Missing(Missing(*digest)))?;
         let mut below = Vec::new();
-        for (name, entry) in &self.record.level(level).entries {
+        for (name, entry) in self.record.level(level) {
             let name = self.record.paths.name(*name);
             let mismatch =
                 || AdaptError::Mismatch(format!("{:?} in directory {digest}", String::from_utf8_lossy(name)));
             match entry {
                 Below::Input(input)
-                    if matches!(self.inputs[input.index()], InputState::Changed { .. })
+                    if self.inputs.flags(*input) & CHANGED != 0
                         && directory.get(name).as_ref() != Some(&self.record.input(*input).recorded) =>
                 {
                     return Err(mismatch());
@@ -464,9 +473,7 @@ impl Adaptation {
         let mut changed = Vec::new();
         for input in inputs {
             let state = self.judge_input(input);
-            let old = &mut self.inputs[input.index()];
-            if *old != state {
-                *old = state;
+            if self.inputs.set(input, state) {
                 changed.push(input);
             }
         }
@@ -535,37 +542,11 @@ impl Adaptation {
         }
     }
 
-    fn input_flags(&self, input: InputId) -> u8 {
-        match self.inputs[input.index()] {
-            InputState::Unknown => UNKNOWN,
-            InputState::Lost => LOST,
-            InputState::Same { guess } => {
-                if guess {
-                    GUESS
-                } else {
-                    0
-                }
-            }
-            InputState::Changed { guess, .. } => CHANGED | if guess { GUESS } else { 0 },
-        }
-    }
-
-    fn below_flags(&self, below: Below) -> u8 {
-        match below {
-            Below::Input(input) => self.input_flags(input),
-            Below::Level(level) => self.flags[level.index()],
-        }
-    }
-
-    fn judge_level(&self, level: &Level) -> u8 {
-        level.entries.iter().fold(0, |flags, (_, below)| flags | self.below_flags(*below))
-    }
-
     fn action_flags(&self, action: ActionId) -> u8 {
         let action = self.record.action(action);
         let tree = action.root.map_or(0, |level| self.flags[level.index()]);
         let properties = action.properties.iter().map(|property| property.input);
-        properties.chain(action.conditions.iter().copied()).fold(tree, |flags, input| flags | self.input_flags(input))
+        properties.chain(action.conditions.iter().copied()).fold(tree, |flags, input| flags | self.inputs.flags(input))
     }
 
     /// The inputs of an action with this flag, each once.
@@ -579,14 +560,14 @@ impl Adaptation {
             if self.flags[level.index()] & flag == 0 || !seen.insert(level) {
                 continue;
             }
-            for (_, below) in &self.record.level(level).entries {
+            for (_, below) in self.record.level(level) {
                 match below {
                     Below::Input(input) => found.push(*input),
                     Below::Level(level) => pending.push(*level),
                 }
             }
         }
-        found.retain(|input| self.input_flags(*input) & flag != 0);
+        found.retain(|input| self.inputs.flags(*input) & flag != 0);
         found.sort_unstable();
         found.dedup();
         found
@@ -594,19 +575,15 @@ impl Adaptation {
 
     fn changed_platforms(&self, action: ActionId) -> impl Iterator<Item = Digest> {
         let properties = self.record.action(action).properties.iter();
-        properties.filter_map(|property| match &self.inputs[property.input.index()] {
-            InputState::Changed { node: Some(Node::Directory { digest }), .. } => Some(*digest),
+        properties.filter_map(|property| match self.inputs.changed(property.input)? {
+            Some(Node::Directory { digest }) => Some(*digest),
             _ => None,
         })
     }
 
     fn changed_properties(&self, action: ActionId) -> impl Iterator<Item = PropertyEdit> {
         self.record.action(action).properties.iter().filter_map(|property| {
-            let InputState::Changed { node: Some(Node::Directory { digest: to }), .. } =
-                &self.inputs[property.input.index()]
-            else {
-                return None;
-            };
+            let Some(Node::Directory { digest: to }) = self.inputs.changed(property.input)? else { return None };
             let Node::Directory { digest: from } = &self.record.input(property.input).recorded else { return None };
             Some(PropertyEdit {
                 name: self.record.paths.name(property.name).clone(),
@@ -616,71 +593,76 @@ impl Adaptation {
         })
     }
 
-    /// Re-judges all levels. Rows are in bottom-up order already.
-    fn judge_everything(&mut self) -> Vec<ActionId> {
-        for level in 0..self.flags.len() {
-            self.flags[level] = self.judge_level(&self.record.levels[level]);
-        }
-        self.rewriter.forget_all();
-        self.record.action_ids().collect()
-    }
-
-    /// Re-judges everything above changed inputs, bottom-up.
+    /// Judges everything above changed inputs anew, bottom-up. Returns the actions that have any of them.
     fn spread(&mut self, inputs: &[InputId]) -> Vec<ActionId> {
+        if inputs.is_empty() {
+            return Vec::new();
+        }
+        self.generation += 1;
+        let many = inputs.len() * WHOLESALE >= self.inputs.len();
+        if many || (self.uses.is_none() && self.passes < PASSES) {
+            self.passes += 1;
+            return self.spread_everywhere(inputs);
+        }
         let uses = self.uses.take().unwrap_or_else(|| Uses::of(&self.record));
         let mut actions = BTreeSet::new();
         let mut pending: BTreeSet<LevelId> = BTreeSet::new();
         for input in inputs {
-            pending.extend(uses.input_levels.get(input).into_iter().flatten().copied());
-            actions.extend(uses.property_actions.get(input).into_iter().flatten().copied());
+            pending.extend(uses.input_levels.get(input.index()));
+            actions.extend(uses.property_actions.get(input.index()));
         }
         // Parents have higher rows, so each level is judged after everything below it.
         while let Some(level) = pending.pop_first() {
-            self.flags[level.index()] = self.judge_level(self.record.level(level));
+            self.flags[level.index()] = judge_level(&self.inputs, &self.flags, self.record.level(level));
             self.rewriter.forget(level);
-            pending.extend(&uses.level_parents[level.index()]);
-            actions.extend(uses.root_actions.get(&level).into_iter().flatten().copied());
+            pending.extend(uses.level_parents.get(level.index()));
+            actions.extend(uses.root_actions.get(level.index()));
         }
         self.uses = Some(uses);
         actions.into_iter().collect()
     }
+
+    /// [`spread`](Self::spread) in one pass over all levels, which are in bottom-up order already.
+    fn spread_everywhere(&mut self, inputs: &[InputId]) -> Vec<ActionId> {
+        let mut is_changed = vec![false; self.inputs.len()];
+        for input in inputs {
+            is_changed[input.index()] = true;
+        }
+        let mut above = vec![false; self.flags.len()];
+        for (row, entries) in self.record.levels.iter().enumerate() {
+            let concerned = entries.iter().any(|(_, below)| match below {
+                Below::Input(input) => is_changed[input.index()],
+                Below::Level(level) => above[level.index()],
+            });
+            if concerned {
+                above[row] = true;
+                self.flags[row] = judge_level(&self.inputs, &self.flags, entries);
+                self.rewriter.forget(LevelId(crate::path::index(row)));
+            }
+        }
+        let concerned = |id: &ActionId| {
+            let action = self.record.action(*id);
+            action.root.is_some_and(|root| above[root.index()])
+                || action.properties.iter().any(|property| is_changed[property.input.index()])
+                || action.conditions.iter().any(|condition| is_changed[condition.index()])
+        };
+        self.record.action_ids().filter(concerned).collect()
+    }
 }
 
-impl Uses {
-    fn of(record: &Record) -> Self {
-        let mut input_levels: FxHashMap<InputId, Vec<LevelId>> = FxHashMap::default();
-        let mut level_parents = vec![Vec::new(); record.levels.len()];
-        for (row, level) in record.levels.iter().enumerate() {
-            let parent = LevelId(crate::path::index(row));
-            for (_, below) in &level.entries {
-                match below {
-                    Below::Input(input) => input_levels.entry(*input).or_default().push(parent),
-                    Below::Level(level) => level_parents[level.index()].push(parent),
-                }
-            }
+fn judge_level(inputs: &Inputs, flags: &[u8], entries: &[(NameId, Below)]) -> u8 {
+    entries.iter().fold(0, |all, (_, below)| {
+        all | match below {
+            Below::Input(input) => inputs.flags(*input),
+            Below::Level(level) => flags[level.index()],
         }
-        let mut root_actions: FxHashMap<LevelId, Vec<ActionId>> = FxHashMap::default();
-        let mut property_actions: FxHashMap<InputId, Vec<ActionId>> = FxHashMap::default();
-        for id in record.action_ids() {
-            let action = record.action(id);
-            if let Some(level) = action.root {
-                root_actions.entry(level).or_default().push(id);
-            }
-            for property in &action.properties {
-                property_actions.entry(property.input).or_default().push(id);
-            }
-            for condition in &action.conditions {
-                property_actions.entry(*condition).or_default().push(id);
-            }
-        }
-        Self { input_levels, level_parents, root_actions, property_actions }
-    }
+    })
 }
 
 /// The changed inputs of a record as a tree of edits.
 struct Edits<'a> {
     record: &'a Record,
-    inputs: &'a [InputState],
+    inputs: &'a Inputs,
     flags: &'a [u8],
 }
 
@@ -688,13 +670,11 @@ impl EditTree for Edits<'_> {
     type Node = LevelId;
 
     fn changes(&self, node: LevelId) -> Vec<(Bytes, Change<LevelId>)> {
-        let level = self.record.level(node);
-        let changed = level.entries.iter().filter_map(|(name, below)| {
+        let changed = self.record.level(node).iter().filter_map(|(name, below)| {
             let change = match below {
-                Below::Input(input) => match &self.inputs[input.index()] {
-                    InputState::Changed { node: Some(node), .. } => Change::of(Edit::Set(node.clone())),
-                    InputState::Changed { node: None, .. } => Change::of(Edit::Remove),
-                    _ => return None,
+                Below::Input(input) => match self.inputs.changed(*input)? {
+                    Some(node) => Change::of(Edit::Set(node.clone())),
+                    None => Change::of(Edit::Remove),
                 },
                 Below::Level(level) if self.flags[level.index()] & CHANGED != 0 => {
                     Change { set: None, clear: false, below: Some(*level) }

@@ -3,8 +3,8 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{
-    ActionId, ArtifactOverlay, Below, Derivation, DerivationId, ElementId, Input, InputId, Level, LevelId, Making,
-    Origin, OriginId, PropertyInput, Record, RecordedAction,
+    ActionId, ArtifactOverlay, Below, Derivation, DerivationId, ElementId, Input, InputId, LevelId, Making, Origin,
+    OriginId, PropertyInput, Record, RecordedAction,
 };
 use crate::path::{NameId, PathId, index};
 use reapi_proto::Digest;
@@ -18,7 +18,7 @@ impl Record {
         let mut inputs: Vec<InputId> = action.properties.iter().map(|p| p.input).collect();
         inputs.extend(&action.conditions);
         for level in levels_below(self, action.root) {
-            inputs.extend(self.level(level).entries.iter().filter_map(|(_, below)| match below {
+            inputs.extend(self.level(level).iter().filter_map(|(_, below)| match below {
                 Below::Input(input) => Some(*input),
                 Below::Level(_) => None,
             }));
@@ -45,7 +45,7 @@ impl Record {
     /// are copied with keeps its meaning, the order of an input's origins included.
     pub fn copy_actions(&mut self, from: &Self, actions: &[ActionId]) {
         let mut copier = Copier::new(from, self);
-        let copies: Vec<RecordedAction> = actions.iter().map(|id| copier.action(*id)).collect();
+        let copies = copier.actions(actions);
         self.actions.splice(0..0, copies);
     }
 
@@ -57,7 +57,8 @@ impl Record {
         compact.by_digest = self.by_digest;
         let mut copier = Copier::new(self, &mut compact);
         let own_root = self.own_root.map(|path| copier.path(path));
-        let actions: Vec<RecordedAction> = self.action_ids().map(|id| copier.action(id)).collect();
+        let actions: Vec<ActionId> = self.action_ids().collect();
+        let actions = copier.actions(&actions);
         let artifact = self.artifact_overlays.iter();
         let artifact: Vec<ArtifactOverlay> =
             artifact.map(|o| ArtifactOverlay { path: copier.path(o.path), origin: copier.origin(o.origin) }).collect();
@@ -68,22 +69,43 @@ impl Record {
     }
 }
 
-/// A level and everything below it, each once, ascending: what refers comes after what it refers to.
-fn levels_below(record: &Record, root: Option<LevelId>) -> Vec<LevelId> {
-    let mut seen: FxHashSet<LevelId> = root.into_iter().collect();
-    let mut pending: Vec<LevelId> = root.into_iter().collect();
-    while let Some(level) = pending.pop() {
-        for (_, below) in &record.level(level).entries {
-            if let Below::Level(level) = below
-                && seen.insert(*level)
-            {
-                pending.push(*level);
+/// Levels and everything below them, each once, ascending: what refers comes after what it refers to.
+fn levels_below(record: &Record, roots: impl IntoIterator<Item = LevelId>) -> Vec<LevelId> {
+    let mut seen = vec![false; record.levels.len()];
+    let mut pending: Vec<LevelId> = Vec::new();
+    for root in roots {
+        pending.push(root);
+        while let Some(level) = pending.pop() {
+            if std::mem::replace(&mut seen[level.index()], true) {
+                continue;
             }
+            pending.extend(record.level(level).iter().filter_map(|(_, below)| match below {
+                Below::Level(level) if !seen[level.index()] => Some(*level),
+                Below::Level(_) | Below::Input(_) => None,
+            }));
         }
     }
-    let mut levels: Vec<LevelId> = seen.into_iter().collect();
-    levels.sort_unstable();
-    levels
+    let rows = seen.into_iter().enumerate().filter(|(_, seen)| *seen);
+    rows.map(|(row, _)| LevelId(index(row))).collect()
+}
+
+/// Which row of one table is which of another.
+struct Rows(Vec<u32>);
+
+impl Rows {
+    const NONE: u32 = u32::MAX;
+
+    fn new(len: usize) -> Self {
+        Self(vec![Self::NONE; len])
+    }
+
+    fn get(&self, row: usize) -> Option<u32> {
+        Some(self.0[row]).filter(|copy| *copy != Self::NONE)
+    }
+
+    fn set(&mut self, row: usize, copy: u32) {
+        self.0[row] = copy;
+    }
 }
 
 /// Rows of one record on the way to their counterparts in another.
@@ -94,12 +116,12 @@ struct Copier<'a> {
     element_rows: FxHashMap<String, ElementId>,
     origin_rows: FxHashMap<Origin, OriginId>,
     elements: FxHashMap<ElementId, ElementId>,
-    names: FxHashMap<NameId, NameId>,
-    paths: FxHashMap<PathId, PathId>,
-    origins: FxHashMap<OriginId, OriginId>,
-    derivations: FxHashMap<DerivationId, DerivationId>,
-    inputs: FxHashMap<InputId, InputId>,
-    levels: FxHashMap<LevelId, LevelId>,
+    names: Rows,
+    paths: Rows,
+    origins: Rows,
+    derivations: Rows,
+    inputs: Rows,
+    levels: Rows,
 }
 
 impl<'a> Copier<'a> {
@@ -112,26 +134,33 @@ impl<'a> Copier<'a> {
             element_rows,
             origin_rows,
             elements: FxHashMap::default(),
-            names: FxHashMap::default(),
-            paths: FxHashMap::from_iter([(PathId::ROOT, PathId::ROOT)]),
-            origins: FxHashMap::default(),
-            derivations: FxHashMap::default(),
-            inputs: FxHashMap::default(),
-            levels: FxHashMap::default(),
+            names: Rows::new(from.paths.name_count()),
+            paths: Rows::new(from.paths.path_count()),
+            origins: Rows::new(from.origins.len()),
+            derivations: Rows::new(from.derivations.len()),
+            inputs: Rows::new(from.inputs.len()),
+            levels: Rows::new(from.levels.len()),
         }
     }
 
-    fn action(&mut self, id: ActionId) -> RecordedAction {
-        let action = self.from.action(id);
-        for level in levels_below(self.from, action.root) {
+    fn actions(&mut self, ids: &[ActionId]) -> Vec<RecordedAction> {
+        let from = self.from;
+        for level in levels_below(from, ids.iter().filter_map(|id| from.action(*id).root)) {
             self.level(level);
         }
+        ids.iter().map(|id| self.action(*id)).collect()
+    }
+
+    /// The levels of its tree must have been copied before.
+    fn action(&mut self, id: ActionId) -> RecordedAction {
+        let action = self.from.action(id);
         let property = |p: &PropertyInput| PropertyInput { name: self.name(p.name), input: self.input(p.input) };
         let properties = action.properties.iter().map(property).collect();
         let conditions = action.conditions.iter().map(|id| self.input(*id)).collect();
+        let element = self.element(action.element);
         RecordedAction {
-            element: self.element(action.element),
-            root: action.root.map(|root| self.levels[&root]),
+            element,
+            root: action.root.and_then(|root| self.levels.get(root.index())).map(LevelId),
             properties,
             conditions,
             ..action.clone()
@@ -140,37 +169,37 @@ impl<'a> Copier<'a> {
 
     /// Everything below must have been copied before.
     fn level(&mut self, id: LevelId) {
-        if self.levels.contains_key(&id) {
-            return;
-        }
         let from = self.from;
-        let entries = from.level(id).entries.iter().map(|(name, below)| {
+        let mut entries = Vec::with_capacity(from.level(id).len());
+        for (name, below) in from.level(id) {
             let below = match below {
                 Below::Input(input) => Below::Input(self.input(*input)),
-                Below::Level(level) => Below::Level(self.levels[level]),
+                Below::Level(level) => match self.levels.get(level.index()) {
+                    Some(copy) => Below::Level(LevelId(copy)),
+                    None => continue,
+                },
             };
-            (self.name(*name), below)
-        });
-        let entries = entries.collect();
-        self.to.levels.push(Level { entries });
-        self.levels.insert(id, LevelId(index(self.to.levels.len() - 1)));
+            entries.push((self.name(*name), below));
+        }
+        let copy = self.to.levels.push(entries);
+        self.levels.set(id.index(), copy.0);
     }
 
     fn input(&mut self, id: InputId) -> InputId {
-        if let Some(copy) = self.inputs.get(&id) {
-            return *copy;
+        if let Some(copy) = self.inputs.get(id.index()) {
+            return InputId(copy);
         }
         let from = self.from.input(id);
         let origins = from.origins.iter().map(|id| self.origin(*id)).collect();
         self.to.inputs.push(Input { recorded: from.recorded.clone(), origins });
         let copy = InputId(index(self.to.inputs.len() - 1));
-        self.inputs.insert(id, copy);
+        self.inputs.set(id.index(), copy.0);
         copy
     }
 
     fn origin(&mut self, id: OriginId) -> OriginId {
-        if let Some(copy) = self.origins.get(&id) {
-            return *copy;
+        if let Some(copy) = self.origins.get(id.index()) {
+            return OriginId(copy);
         }
         let origin = *self.from.origin(id);
         let origin = match origin {
@@ -190,14 +219,14 @@ impl<'a> Copier<'a> {
             to.origins.push(origin);
             OriginId(index(to.origins.len() - 1))
         });
-        self.origins.insert(id, copy);
+        self.origins.set(id.index(), copy.0);
         copy
     }
 
     /// What it is made of goes before it.
     fn derivation(&mut self, id: DerivationId) -> DerivationId {
-        if let Some(copy) = self.derivations.get(&id) {
-            return *copy;
+        if let Some(copy) = self.derivations.get(id.index()) {
+            return DerivationId(copy);
         }
         let Derivation { making, of } = self.from.derivation(id);
         let of = of.iter().map(|input| self.input(*input)).collect();
@@ -208,7 +237,7 @@ impl<'a> Copier<'a> {
         };
         self.to.derivations.push(Derivation { making, of });
         let copy = DerivationId(index(self.to.derivations.len() - 1));
-        self.derivations.insert(id, copy);
+        self.derivations.set(id.index(), copy.0);
         copy
     }
 
@@ -224,16 +253,20 @@ impl<'a> Copier<'a> {
     }
 
     fn name(&mut self, id: NameId) -> NameId {
-        let Self { from, to, names, .. } = self;
-        *names.entry(id).or_insert_with(|| to.paths.name_id(from.paths.name(id)))
+        if let Some(copy) = self.names.get(id.0 as usize) {
+            return NameId(copy);
+        }
+        let copy = self.to.paths.name_id(self.from.paths.name(id));
+        self.names.set(id.0 as usize, copy.0);
+        copy
     }
 
     fn path(&mut self, id: PathId) -> PathId {
         let mut way = Vec::new();
         let mut at = id;
         let mut copy = loop {
-            if let Some(copy) = self.paths.get(&at) {
-                break *copy;
+            if let Some(copy) = self.paths.get(at.0 as usize) {
+                break PathId(copy);
             }
             match self.from.paths.split(at) {
                 Some((parent, name)) => {
@@ -246,7 +279,7 @@ impl<'a> Copier<'a> {
         while let Some((from, name)) = way.pop() {
             let name = self.name(name);
             copy = self.to.paths.child(copy, name);
-            self.paths.insert(from, copy);
+            self.paths.set(from.0 as usize, copy.0);
         }
         copy
     }

@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::intern::sort_origins;
 use super::{Contents, Deriver, MAX_TREE_PATHS, Mode, Unmatched};
 use crate::forest::{Forest, MAX_DEPTH};
-use crate::model::{ArtifactOverlay, Below, ElementId, Level, LevelId, Origin, OriginId, Record};
+use crate::model::{ArtifactOverlay, Below, ElementId, LevelId, Levels, Origin, OriginId, Record};
 use crate::path::NameId;
 use crate::path::{PathId, Paths};
 
@@ -49,7 +49,7 @@ impl Deriver {
         self.explain_local_files(forest, contents);
         self.look_behind_artifacts(forest);
         self.explain_own_artifact(forest);
-        self.record.levels = Vec::new();
+        self.record.levels = Levels::default();
         let rows = compact_levels(&self.levels, &self.record.paths, &mut self.record.levels);
         for action in &mut self.record.actions {
             action.root = match action.root {
@@ -326,21 +326,18 @@ pub(super) fn walk_files(forest: &Forest, root: Digest, paths: &mut Paths, visit
 }
 
 /// Drops levels without entries and renumbers the others; order stays bottom-up.
-fn compact_levels(found: &[Vec<(NameId, Below)>], paths: &Paths, levels: &mut Vec<Level>) -> Vec<Option<LevelId>> {
+fn compact_levels(found: &[Vec<(NameId, Below)>], paths: &Paths, levels: &mut Levels) -> Vec<Option<LevelId>> {
     let mut rows: Vec<Option<LevelId>> = Vec::with_capacity(found.len());
+    let ranks = paths.name_ranks();
+    let mut kept: Vec<(NameId, Below)> = Vec::new();
     for entries in found {
-        let mut kept: Vec<_> = entries
-            .iter()
-            .filter_map(|(name, below)| match below {
-                Below::Level(level) => rows[level.index()].map(|row| (*name, Below::Level(row))),
-                input => Some((*name, *input)),
-            })
-            .collect();
-        kept.sort_unstable_by(|a, b| paths.name(a.0).cmp(paths.name(b.0)));
-        rows.push((!kept.is_empty()).then(|| {
-            levels.push(Level { entries: kept });
-            LevelId(crate::path::index(levels.len() - 1))
+        kept.clear();
+        kept.extend(entries.iter().filter_map(|(name, below)| match below {
+            Below::Level(level) => rows[level.index()].map(|row| (*name, Below::Level(row))),
+            input => Some((*name, *input)),
         }));
+        kept.sort_unstable_by_key(|(name, _)| ranks[name.0 as usize]);
+        rows.push((!kept.is_empty()).then(|| levels.push(kept.iter().copied())));
     }
     rows
 }

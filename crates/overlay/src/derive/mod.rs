@@ -263,6 +263,11 @@ impl Deriver {
         self.dependencies.push(Dep { element, sources, artifact, behind, used: Vec::new() });
     }
 
+    /// Takes in [how many paths](Forest::path_count) directories have, where that was counted before.
+    pub fn know_path_counts(&mut self, counts: FxHashMap<Digest, u64>) {
+        self.path_counts = counts;
+    }
+
     /// Adds an action, after those that ran before it. One seen already is ignored.
     ///
     /// # Errors

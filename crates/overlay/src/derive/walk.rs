@@ -60,16 +60,27 @@ impl Deriver {
             let here = self.record.paths.child(path, name);
             let candidates = staged.get(entry.name).map_or(&[][..], Vec::as_slice);
             if let Node::Directory { digest } = entry.node {
+                if let Some(&level) = self.memo.get(&(here, digest)) {
+                    entries.push((name, Below::Level(level)));
+                    continue;
+                }
                 let below = self.subdirectory(forest, (here, digest), entry.name, own, candidates, depth)?;
                 entries.extend(below.map(|below| (name, below)));
                 continue;
             }
-            let origins = self.origins_at(forest, here, entry.name, &entry.node, own, candidates);
+            // What is known at the path is known with its origins.
+            let place = (here, entry.node);
+            if let Some(&input) = self.input_ids.get(&place) {
+                entries.push((name, Below::Input(input)));
+                continue;
+            }
+            let node = place.1;
+            let origins = self.origins_at(forest, here, entry.name, &node, own, candidates);
             if origins.is_empty() {
-                unmatched.push((name, here, entry.node));
+                unmatched.push((name, here, node));
             } else {
                 let known = self.record.inputs.len();
-                let input = self.input_id(here, entry.node, origins);
+                let input = self.input_id(here, node, origins);
                 if input.index() == known {
                     self.note_use(input);
                 }

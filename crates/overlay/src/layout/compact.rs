@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::LayoutError;
 use crate::model::{
-    ArtifactOverlay, Below, Derivation, DerivationId, ElementId, Input, InputId, Level, LevelId, Making, Origin,
+    ArtifactOverlay, Below, Derivation, DerivationId, ElementId, Input, InputId, LevelId, Levels, Making, Origin,
     OriginId, PropertyInput, Record, RecordedAction, RecordedElement,
 };
 use crate::path::{NameId, PathId, Paths, index};
@@ -42,8 +42,8 @@ pub(super) fn encode(record: &Record) -> SpeculativeActions {
     encode_inputs(record, &mut table, &mut names);
     encode_derivations(record, &mut table);
     for (row, level) in record.levels.iter().enumerate() {
-        table.level_entry_counts.push(index(level.entries.len()));
-        for (name, below) in &level.entries {
+        table.level_entry_counts.push(index(level.len()));
+        for (name, below) in level {
             table.level_entry_names.push(name.0);
             table.level_entries.push(match below {
                 Below::Input(input) => input.0 << 1,
@@ -451,14 +451,15 @@ fn decode_derivations(
     Ok(derivations)
 }
 
-fn decode_levels(table: &bst_sa::Record, paths: &Paths, limits: &Limits) -> Result<Vec<Level>, LayoutError> {
+fn decode_levels(table: &bst_sa::Record, paths: &Paths, limits: &Limits) -> Result<Levels, LayoutError> {
     same_length("level_entries", table.level_entries.len(), "level_entry_names", table.level_entry_names.len())?;
     let mut names = table.level_entry_names.as_slice();
     let mut targets = table.level_entries.as_slice();
-    let mut levels: Vec<Level> = Vec::with_capacity(table.level_entry_counts.len());
+    let mut levels = Levels::with_capacity(table.level_entry_counts.len(), table.level_entries.len());
+    let mut entries: Vec<(NameId, Below)> = Vec::new();
     for count in &table.level_entry_counts {
         let own = levels.len();
-        let mut entries: Vec<(NameId, Below)> = Vec::new();
+        entries.clear();
         let names = take("level_entry_names", &mut names, *count)?;
         for (name, target) in names.iter().zip(take("level_entries", &mut targets, *count)?) {
             let name = NameId(row("level_entry_names", *name, limits.names)?);
@@ -476,7 +477,7 @@ fn decode_levels(table: &bst_sa::Record, paths: &Paths, limits: &Limits) -> Resu
             };
             entries.push((name, below));
         }
-        levels.push(Level { entries });
+        levels.push(entries.iter().copied());
     }
     spent("level_entries", targets)?;
     Ok(levels)

@@ -13,8 +13,7 @@ use super::LayoutError;
 use crate::derive::{DeriveError, MAX_TREE_PATHS, sort_origins};
 use crate::forest::{Forest, MAX_DEPTH, Missing};
 use crate::model::{
-    Below, ElementId, Input, InputId, Level, LevelId, Origin, OriginId, PropertyInput, Record, RecordedAction,
-    RecordedElement,
+    Below, ElementId, Input, InputId, LevelId, Origin, OriginId, PropertyInput, Record, RecordedAction, RecordedElement,
 };
 use crate::path::{NameId, index};
 
@@ -263,10 +262,7 @@ impl Upgrade<'_> {
         entries.sort_unstable_by(|a, b| self.record.paths.name(a.0).cmp(self.record.paths.name(b.0)));
         let level = (!entries.is_empty()).then(|| {
             let Self { levels, record, .. } = self;
-            *levels.entry(entries).or_insert_with_key(|entries| {
-                record.levels.push(Level { entries: entries.clone() });
-                LevelId(index(record.levels.len() - 1))
-            })
+            *levels.entry(entries).or_insert_with_key(|entries| record.levels.push(entries.iter().copied()))
         });
         done.insert(digest, level);
         Ok(level)
@@ -326,7 +322,7 @@ fn inputs_below(record: &Record, root: Option<LevelId>) -> Vec<InputId> {
         if !seen.insert(level) {
             continue;
         }
-        for (_, below) in &record.level(level).entries {
+        for (_, below) in record.level(level) {
             match below {
                 Below::Input(input) => inputs.push(*input),
                 Below::Level(level) => pending.push(*level),

@@ -54,9 +54,11 @@ impl Action {
                 _ => {}
             }
         }
+        let (command, command_digest) = require_digest(&bytes, command, b"Action.command_digest")?;
+        let (input_root, input_root_digest) = require_digest(&bytes, input_root, b"Action.input_root_digest")?;
         Ok(Self {
-            command: require_digest(&bytes, command, b"Action.command_digest")?,
-            input_root: require_digest(&bytes, input_root, b"Action.input_root_digest")?,
+            command: (command, command_digest.digest(&bytes)),
+            input_root: (input_root, input_root_digest.digest(&bytes)),
             timeout: timeout.map(|field| read_duration(&bytes, &field)).transpose()?,
             do_not_cache: do_not_cache.map_or(Ok(0), |field| field.number_value())? != 0,
             platform: Platform::parse(&bytes, platform)?,

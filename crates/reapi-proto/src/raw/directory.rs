@@ -131,9 +131,24 @@ impl Directory {
     /// The subdirectories, sorted by name.
     pub fn directories(&self) -> impl Iterator<Item = (&[u8], Digest)> {
         self.slots_of(Kind::Directory).iter().filter_map(|slot| match slot.value {
-            SlotValue::Directory { digest } => Some((slot.name.of(self.bytes()), digest)),
+            SlotValue::Directory { digest } => Some((slot.name.of(self.bytes()), digest.digest(self.bytes()))),
             _ => None,
         })
+    }
+
+    /// How many subdirectories it has.
+    #[must_use]
+    pub fn directory_count(&self) -> usize {
+        self.0.directories
+    }
+
+    /// The subdirectory at this place among all, sorted by name.
+    #[must_use]
+    pub fn directory(&self, index: usize) -> Option<Digest> {
+        match self.slots_of(Kind::Directory).get(index)?.value {
+            SlotValue::Directory { digest } => Some(digest.digest(self.bytes())),
+            _ => None,
+        }
     }
 
     /// What `name` stands for.

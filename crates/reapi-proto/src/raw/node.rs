@@ -4,8 +4,10 @@ use bytes::Bytes;
 
 use super::RawError;
 use super::error::shown;
-use super::splice::{Value, put_bytes, put_digest, put_len_field, put_len_like, put_number, set_digest, set_fields};
-use super::wire::{Field, Fields, Span, require_digest};
+use super::splice::{
+    Value, number_field, put_bytes, put_digest, put_len_field, put_len_like, put_number, set_digest, set_fields,
+};
+use super::wire::{DigestSpan, Field, Fields, Span, require_digest};
 use crate::Digest;
 
 /// What a name in a directory stands for.
@@ -82,7 +84,8 @@ impl Kind {
     }
 }
 
-/// One entry of a Directory message: where it is and what it says.
+/// One entry of a Directory message: where it is and what it says. Digests
+/// are read when they are asked for: an index of a whole tree takes half the memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     /// The whole entry, with tag and length.
@@ -93,14 +96,88 @@ pub(super) struct Slot {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SlotValue {
-    File { digest: Digest, executable: bool },
-    Directory { digest: Digest },
+    File { digest: DigestSpan, executable: bool },
+    Directory { digest: DigestSpan },
     Symlink { target: Span },
+}
+
+/// Reads an entry as every client writes it, field by field in order.
+struct Plain<'a> {
+    message: &'a [u8],
+    pos: usize,
+}
+
+impl Plain<'_> {
+    /// The payload of the field that begins with this tag, if it is here and short.
+    fn payload(&mut self, tag: u8, end: usize) -> Option<Span> {
+        let [found, len, ..] = *self.message.get(self.pos..end)? else { return None };
+        let start = self.pos + 2;
+        let stop = start + usize::from(len);
+        if found != tag || len >= 0x80 || stop > end {
+            return None;
+        }
+        self.pos = stop;
+        Some(Span::new(start, stop))
+    }
+
+    /// The number behind this tag, or 0 at the end.
+    fn number(&mut self, tag: u8, end: usize) -> Option<u64> {
+        if self.pos == end {
+            return Some(0);
+        }
+        let (found, digits) = self.message.get(self.pos..end)?.split_first()?;
+        if *found != tag {
+            return None;
+        }
+        let mut value = 0;
+        for (i, byte) in digits.iter().take(9).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if *byte < 0x80 {
+                self.pos += i + 2;
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn digest(&mut self, end: usize) -> Option<DigestSpan> {
+        let nested = self.payload(0x12, end)?.range();
+        self.pos = nested.start;
+        let hash = self.payload(0x0a, nested.end)?;
+        let size_bytes = self.number(0x10, nested.end)?;
+        let is_whole = self.pos == nested.end;
+        DigestSpan::of(self.message, hash, size_bytes).filter(|_| is_whole)
+    }
 }
 
 impl Slot {
     /// Reads one entry: `field` of the Directory `message`.
     pub(super) fn parse(message: &[u8], kind: Kind, field: &Field) -> Result<Self, RawError> {
+        match Self::parse_plain(message, kind, field) {
+            Some(slot) => Ok(slot),
+            None => Self::parse_any(message, kind, field),
+        }
+    }
+
+    /// `None` for whatever is not as usual, be it legal or not.
+    fn parse_plain(message: &[u8], kind: Kind, field: &Field) -> Option<Self> {
+        let range = field.payload().ok()?.range();
+        let end = range.end;
+        let mut plain = Plain { message, pos: range.start };
+        let name = plain.payload(0x0a, end)?;
+        check_name(name.of(message)).ok()?;
+        let value = match kind {
+            Kind::File => {
+                let digest = plain.digest(end)?;
+                SlotValue::File { digest, executable: plain.number(0x20, end)? != 0 }
+            }
+            Kind::Directory => SlotValue::Directory { digest: plain.digest(end)? },
+            Kind::Symlink => SlotValue::Symlink { target: plain.payload(0x12, end)? },
+        };
+        (plain.pos == end).then_some(Self { span: field.whole(), name, value })
+    }
+
+    fn parse_any(message: &[u8], kind: Kind, field: &Field) -> Result<Self, RawError> {
         let mut fields = Fields::within(message, field.payload()?);
         let (mut name, mut second, mut executable, mut properties) = (None, None, None, None);
         while let Some(field) = fields.next()? {
@@ -138,10 +215,40 @@ impl Slot {
 
     pub(super) fn node(&self, message: &Bytes) -> Node {
         match self.value {
-            SlotValue::File { digest, executable } => Node::File { digest, executable },
-            SlotValue::Directory { digest } => Node::Directory { digest },
+            SlotValue::File { digest, executable } => Node::File { digest: digest.digest(message), executable },
+            SlotValue::Directory { digest } => Node::Directory { digest: digest.digest(message) },
             SlotValue::Symlink { target } => Node::Symlink { target: message.slice(target.range()) },
         }
+    }
+
+    /// Writes another digest over the one of this entry in a copy of its message; `false`, with nothing written,
+    /// unless everything keeps its length.
+    pub(super) fn overwrite(&self, message: &mut [u8], node: &Node) -> bool {
+        let (old, new) = match (&self.value, node) {
+            (SlotValue::File { digest: old, executable: was }, Node::File { digest, executable })
+                if was == executable =>
+            {
+                (old, digest)
+            }
+            (SlotValue::Directory { digest: old }, Node::Directory { digest }) => (old, digest),
+            _ => return false,
+        };
+        let hash = old.hash().range();
+        let mut size = [0; 11];
+        let size = number_field(&mut size, 2, new.size_bytes());
+        let mut old_size = [0; 11];
+        let old_size = number_field(&mut old_size, 2, old.size_bytes());
+        let behind = hash.end..hash.end + old_size.len();
+        // A size of 0 is not written. One that stands elsewhere is not found here: no other field of these
+        // messages begins with this byte.
+        let same_lengths = hash.len() == new.function().hash_bytes() * 2 && size.len() == old_size.len();
+        let both_sizes = old.size_bytes() > 0 && new.size_bytes() > 0;
+        if !same_lengths || !both_sizes || message.get(behind.clone()) != Some(old_size) {
+            return false;
+        }
+        message[hash].copy_from_slice(new.hex().as_bytes());
+        message[behind].copy_from_slice(size);
+        true
     }
 
     /// The whole entry with `node`, which is of the same kind, in place of what it says.
@@ -153,7 +260,7 @@ impl Slot {
             (SlotValue::File { digest: old, executable: was }, Node::File { digest, executable }) => {
                 let new_digest = self.digest_payload(message, inner, digest)?;
                 let mut changes = Vec::with_capacity(2);
-                if old != digest {
+                if old.digest(message) != *digest {
                     changes.push((2, Value::Len(&new_digest)));
                 }
                 if was != executable {
@@ -161,7 +268,7 @@ impl Slot {
                 }
                 set_fields(message, inner, &changes)?
             }
-            (SlotValue::Directory { digest: old }, Node::Directory { digest }) if old != digest => {
+            (SlotValue::Directory { digest: old }, Node::Directory { digest }) if old.digest(message) != *digest => {
                 let new_digest = self.digest_payload(message, inner, digest)?;
                 set_fields(message, inner, &[(2, Value::Len(&new_digest))])?
             }

@@ -66,7 +66,7 @@ pub(super) fn set_fields(message: &[u8], span: Span, changes: &[(u32, Value<'_>)
 
 /// The payload of a Digest message with another digest in it.
 pub(super) fn set_digest(message: &[u8], span: Span, digest: &Digest) -> Result<Vec<u8>, RawError> {
-    let hash = digest.to_hex();
+    let hash = digest.hex();
     set_fields(message, span, &[(1, Value::Len(hash.as_bytes())), (2, Value::Number(digest.size_bytes()))])
 }
 
@@ -135,9 +135,23 @@ pub(super) fn put_number(out: &mut Vec<u8>, number: u32, value: u64) {
 /// Appends a Digest field.
 pub(super) fn put_digest(out: &mut Vec<u8>, number: u32, digest: &Digest) {
     let mut payload = Vec::with_capacity(80);
-    put_len_field(&mut payload, 1, digest.to_hex().as_bytes());
+    put_len_field(&mut payload, 1, digest.hex().as_bytes());
     put_number(&mut payload, 2, digest.size_bytes());
     put_len_field(out, number, &payload);
+}
+
+/// A numeric field that may not be absent, in the buffer given.
+#[allow(clippy::cast_possible_truncation, reason = "the seven low bits are what is wanted")]
+pub(super) fn number_field(out: &mut [u8; 11], number: u8, mut value: u64) -> &[u8] {
+    out[0] = number << 3;
+    let mut len = 1;
+    while value >= 0x80 {
+        out[len] = value as u8 | 0x80;
+        value >>= 7;
+        len += 1;
+    }
+    out[len] = value as u8;
+    &out[..=len]
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the seven low bits are what is wanted")]

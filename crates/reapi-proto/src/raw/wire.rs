@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::RawError;
 use super::error::shown;
-use crate::{Digest, DigestError};
+use crate::digest::check_hex;
+use crate::{Digest, DigestError, DigestFunction};
 
 /// The limit that every protobuf implementation shares. Offsets fit `u32` below it.
 const MAX_MESSAGE_BYTES: usize = i32::MAX as usize;
@@ -233,8 +234,38 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Where a digest stands in a message, read and found well formed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DigestSpan {
+    hash: Span,
+    size_bytes: u64,
+    function: DigestFunction,
+}
+
+impl DigestSpan {
+    /// The digest; `message` is the one it was found in.
+    pub(super) fn digest(&self, message: &[u8]) -> Digest {
+        Digest::from_checked_hex(self.function, self.hash.of(message), self.size_bytes)
+    }
+
+    /// Where the digits of the hash are.
+    pub(super) fn hash(&self) -> Span {
+        self.hash
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// What stands at `hash`, with this size; `None` if that is no digest.
+    pub(super) fn of(message: &[u8], hash: Span, size_bytes: u64) -> Option<Self> {
+        let function = check_hex(hash.of(message)).ok()?;
+        (size_bytes <= i64::MAX.cast_unsigned()).then_some(Self { hash, size_bytes, function })
+    }
+}
+
 /// The digest in a nested message; `what` names it in errors.
-pub(super) fn read_digest(message: &[u8], field: Field, what: &[u8]) -> Result<Digest, RawError> {
+pub(super) fn read_digest(message: &[u8], field: Field, what: &[u8]) -> Result<DigestSpan, RawError> {
     let mut fields = Fields::within(message, field.payload()?);
     let (mut hash, mut size) = (None, None);
     while let Some(field) = fields.next()? {
@@ -246,11 +277,18 @@ pub(super) fn read_digest(message: &[u8], field: Field, what: &[u8]) -> Result<D
     }
     let hash = hash.map_or(Ok(Span::default()), |field| field.payload())?;
     let size = size.map_or(Ok(0), |field| field.number_value())?;
-    Digest::from_hex(hash.of(message), size.cast_signed()).map_err(|error| RawError::Digest(shown(what), error))
+    // Judges both, for the error.
+    let digest = Digest::from_hex(hash.of(message), size.cast_signed());
+    let digest = digest.map_err(|error| RawError::Digest(shown(what), error))?;
+    Ok(DigestSpan { hash, size_bytes: digest.size_bytes(), function: digest.function() })
 }
 
 /// A field that must hold a digest, and the digest.
-pub(super) fn require_digest(message: &[u8], field: Option<Field>, what: &[u8]) -> Result<(Field, Digest), RawError> {
+pub(super) fn require_digest(
+    message: &[u8],
+    field: Option<Field>,
+    what: &[u8],
+) -> Result<(Field, DigestSpan), RawError> {
     let field = field.ok_or_else(|| RawError::Digest(shown(what), DigestError::Absent))?;
     Ok((field, read_digest(message, field, what)?))
 }

@@ -166,7 +166,7 @@ pub(crate) fn input<'a>(record: &'a Record, action: &Digest, path: &str) -> Opti
     let mut below = Below::Level(action.root?);
     for segment in path.split('/') {
         let Below::Level(level) = below else { return None };
-        let entries = &record.level(level).entries;
+        let entries = record.level(level);
         below = entries.iter().find(|(name, _)| record.paths.name(*name) == segment.as_bytes())?.1;
     }
     match below {
