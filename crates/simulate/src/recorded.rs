@@ -103,25 +103,25 @@ impl Reader<'_> {
                 continue;
             }
             let record = self.record;
-            let entries = &record.level(level).entries;
+            let entries = record.level(level);
             if !below_done {
                 pending.push((level, true));
-                pending.extend(entries.iter().filter_map(|(_, below)| match below {
-                    Below::Level(below) => Some((*below, false)),
+                pending.extend(entries.iter().filter_map(|(_, below)| match *below {
+                    Below::Level(below) => Some((below, false)),
                     Below::Input(_) => None,
                 }));
                 continue;
             }
             let mut taken = Taken::default();
             for (_, below) in entries {
-                match below {
+                match *below {
                     Below::Level(below) => {
-                        if let Some(below) = self.levels.get(below) {
+                        if let Some(below) = self.levels.get(&below) {
                             taken.elements.extend(&below.elements);
                             taken.outputs.extend(&below.outputs);
                         }
                     }
-                    Below::Input(input) => self.add(*input, &mut taken),
+                    Below::Input(input) => self.add(input, &mut taken),
                 }
             }
             self.levels.insert(level, Arc::new(taken));
