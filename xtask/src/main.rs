@@ -38,6 +38,8 @@ enum Task {
     Ci,
     /// Complete the sample project in tests/project: BuildStream, sandbox roots, a static bst-sa.
     Project,
+    /// Fetch and install what `integration` and `fidelity` need, unless it is there; they do that by themselves, too.
+    Setup,
     /// Try the released programs: buildbox-casd, gcc in a sandbox, BuildStream.
     Integration {
         /// Only print the names of the scenarios.
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run_all(),
         Task::Project => project(),
+        Task::Setup => set_up(),
         Task::Integration { list, names } => integration(list, &names),
         Task::Fidelity { kinds, quick, project, json } => fidelity(&Wanted { kinds, quick, projects: project, json }),
     };
@@ -87,6 +90,16 @@ fn integration(list: bool, names: &[String]) -> Outcome {
         return Ok(());
     }
     integration::run(names)
+}
+
+#[cfg(target_os = "linux")]
+fn set_up() -> Outcome {
+    integration::set_up()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_up() -> Outcome {
+    Err(Failure::new("the released programs are there for Linux only"))
 }
 
 #[cfg(target_os = "linux")]

@@ -22,6 +22,8 @@ use crate::integration::process::{Interrupts, Process, tied};
 use crate::integration::{Home, setup};
 use crate::{Failure, Outcome, Wanted, root};
 
+pub(crate) use parts::fetch;
+
 /// The test target that measures.
 const TEST: &str = "fidelity";
 /// For all measurements. What is not come to by then is named, and has failed.

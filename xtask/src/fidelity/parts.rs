@@ -55,15 +55,28 @@ const LIBRARY_SHA256: &str = "4cd0cd2963d0c4078f65949599d97135c15ee6c09cf3a36a9a
 /// Where it goes in the corpus.
 const LIBRARY_PLACE: &str = "autotools/files/popt";
 
-/// Copies the projects, and adds what they lack.
-pub(super) fn complete(corpus: &Path, projects: &Path, home: &Home, interrupts: &Interrupts) -> Outcome {
-    let root = home.path.join("fidelity-root");
+/// Fetches what the projects lack, unless it is there.
+pub(crate) fn fetch(home: &Home, interrupts: &Interrupts) -> Outcome {
+    let root = root(home);
     let part = Part { name: "fidelity-root", dir: &root, recipe: format!("{SUITE}: {PACKAGES}; trimmed {TRIMMED}") };
     part.ensure(|log| pack_root(&root, log, interrupts), &home.logs)?;
-    let library = home.path.join("fidelity-popt");
+    let library = library(home);
     let part = Part { name: "fidelity-popt", dir: &library, recipe: format!("{LIBRARY} {LIBRARY_SHA256}") };
-    part.ensure(|log| fetch_library(&library, log, interrupts), &home.logs)?;
+    part.ensure(|log| fetch_library(&library, log, interrupts), &home.logs)
+}
 
+fn root(home: &Home) -> PathBuf {
+    home.path.join("fidelity-root")
+}
+
+fn library(home: &Home) -> PathBuf {
+    home.path.join("fidelity-popt")
+}
+
+/// Copies the projects, and adds what they lack.
+pub(super) fn complete(corpus: &Path, projects: &Path, home: &Home, interrupts: &Interrupts) -> Outcome {
+    fetch(home, interrupts)?;
+    let (root, library) = (root(home), library(home));
     copy(corpus, projects)?;
     let tar = root.join("root.tar");
     let base = format!(

@@ -18,6 +18,8 @@ mod versions;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::{Failure, Outcome, root};
@@ -27,10 +29,15 @@ use figures::Figure;
 use process::Interrupts;
 use setup::Stack;
 
+/// Scenarios that run at a time: they wait a good part of it.
+const AT_A_TIME: usize = 2;
+
 /// One thing to try on the real programs.
 struct Scenario {
     name: &'static str,
     about: &'static str,
+    /// It measures time, or needs the whole machine.
+    alone: bool,
     /// For everything after the build: servers, processes, checks.
     limit: Duration,
     /// The test targets that it runs.
@@ -60,6 +67,8 @@ struct Context<'a> {
     project: Option<&'a Path>,
     /// Where the scenario wants it.
     cluster: Option<&'a Cluster>,
+    /// It was asked for by name: what takes long is not left out.
+    thorough: bool,
     interrupts: &'a Interrupts,
     /// For what a run leaves on disk while it lasts.
     runs: &'a Path,
@@ -127,6 +136,15 @@ pub(crate) fn prepare_project() -> Outcome {
     Ok(())
 }
 
+/// Puts everything in place that the scenarios need, and builds nothing.
+pub(crate) fn set_up() -> Outcome {
+    let home = Home::enter()?;
+    let interrupts = Interrupts::catch()?;
+    setup::prepare(&home.path, &home.logs, &interrupts)?;
+    cluster::prepare(&home.path, &home.logs, &interrupts)?;
+    crate::fidelity::fetch(&home, &interrupts)
+}
+
 /// Runs the named scenarios, or all.
 pub(crate) fn run(names: &[String]) -> Outcome {
     let chosen = choose(names)?;
@@ -154,8 +172,7 @@ pub(crate) fn run(names: &[String]) -> Outcome {
         None
     };
 
-    let mut reports = Vec::new();
-    for scenario in chosen {
+    let one = |scenario: &'static Scenario| -> Result<Report, Failure> {
         eprintln!("integration: scenario {}: {}", scenario.name, scenario.about);
         let logs = logs.join(scenario.name);
         fs::create_dir_all(&logs)?;
@@ -167,6 +184,7 @@ pub(crate) fn run(names: &[String]) -> Outcome {
             programs: &programs,
             project: project.as_deref(),
             cluster: cluster.as_ref(),
+            thorough: !names.is_empty(),
             interrupts: &interrupts,
             runs: &runs,
             logs,
@@ -176,7 +194,12 @@ pub(crate) fn run(names: &[String]) -> Outcome {
         if let Some(failure) = &failure {
             eprintln!("integration: scenario {} failed: {failure}", scenario.name);
         }
-        reports.push(Report { name: scenario.name, time: start.elapsed(), figures, failed: failure.is_some() });
+        Ok(Report { name: scenario.name, time: start.elapsed(), figures, failed: failure.is_some() })
+    };
+    let (alone, together): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|scenario| scenario.alone);
+    let mut reports = several(&together, one)?;
+    for scenario in alone {
+        reports.push(one(scenario)?);
     }
     print_table(&reports);
     let failed: Vec<&str> = reports.iter().filter(|report| !report.ok()).map(|report| report.name).collect();
@@ -184,6 +207,29 @@ pub(crate) fn run(names: &[String]) -> Outcome {
         return Ok(());
     }
     Err(Failure::new(format!("integration failed: {}; logs are in {}", failed.join(", "), logs.display())))
+}
+
+/// Runs scenarios, some at a time. Their reports come in the scenarios' order.
+fn several(
+    scenarios: &[&'static Scenario],
+    one: impl Fn(&'static Scenario) -> Result<Report, Failure> + Sync,
+) -> Result<Vec<Report>, Failure> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let at = scenarios.iter().position(|other| other.name == scenario.name);
+            done.push((at, one(scenario)));
+        }
+        done
+    };
+    let done = thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join()).collect::<Result<Vec<_>, _>>()
+    });
+    let mut done: Vec<_> = done.map_err(|_| Failure::new("a scenario panicked"))?.into_iter().flatten().collect();
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, report)| report).collect()
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, Failure> {

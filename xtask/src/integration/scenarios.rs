@@ -19,6 +19,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "conformance",
         about: "the conformance suite of cas-client over gRPC to casd",
+        alone: false,
         limit: Duration::from_secs(180),
         tests: &["conformance_url"],
         run: conformance,
@@ -26,6 +27,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "loop",
         about: "compile, link, change a header, prime, find every action of the rebuild",
+        alone: false,
         limit: Duration::from_secs(180),
         tests: &["casd_loop"],
         run: closed_loop,
@@ -33,6 +35,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "buildstream",
         about: "what the released BuildStream says of a project, and does with refs that name a record",
+        alone: false,
         limit: Duration::from_secs(300),
         tests: &["installed"],
         run: buildstream,
@@ -43,11 +46,15 @@ pub(super) const ALL: &[Scenario] = &[
     on_project("priming", "a header changes: every action of the rebuild is found"),
     on_project("chaining", "a link is primed while a slow dependency builds"),
     on_project("remote-pull", "a second machine primes from records on an artifact server"),
-    on_project("overhead", "an unchanged project: what bst-sa build costs beside bst build"),
+    Scenario {
+        alone: true,
+        ..on_project("overhead", "an unchanged project: what bst-sa build costs beside bst build")
+    },
     on_project("nothing-breaks", "whatever fails beside the build, the build does not"),
     Scenario {
         name: GRID,
         about: "elements and their actions are executed by a cluster, which fails now and then",
+        alone: true,
         limit: Duration::from_secs(900),
         tests: &[project::TEST],
         run: sample_project,
@@ -55,15 +62,19 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "by-hand",
         about: "tests/project/verify.sh, as a person would run it",
+        alone: false,
         limit: Duration::from_secs(240),
         tests: &[],
         run: by_hand,
     },
 ];
 
+/// For a scenario on the sample project.
+const LIMIT: Duration = Duration::from_secs(400);
+
 /// One scenario on the sample project; its test has the same name, with underscores.
 const fn on_project(name: &'static str, about: &'static str) -> Scenario {
-    Scenario { name, about, limit: Duration::from_secs(240), tests: &[project::TEST], run: sample_project }
+    Scenario { name, about, alone: false, limit: LIMIT, tests: &[project::TEST], run: sample_project }
 }
 
 /// The suite has more than forty checks; so few that it hardly ran would be no result.
@@ -100,6 +111,7 @@ fn sample_project(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
     command.env("BST_SA_TEST_BST", context.stack.bin.join("bst")).env("BST_SA_TEST_BIN", context.programs.tool()?);
     command.env("BST_SA_TEST_BUILDBOX", &context.stack.buildbox);
     if let Some(cluster) = context.cluster {
+        command.env("BST_SA_TEST_PAIRS", if context.thorough { "5" } else { "1" });
         command.env("BST_SA_TEST_BUILDGRID", &cluster.buildgrid).env("BST_SA_TEST_POSTGRES", &cluster.postgres);
     }
     run_test(context, command, figures, |_| Ok(())).map(drop)

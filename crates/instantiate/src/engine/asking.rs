@@ -18,11 +18,12 @@ use reapi_proto::{Digest, v2};
 use rustc_hash::FxHashMap;
 
 use super::Priming;
-use super::inspection::{Edits, Inspected, Lacking, Trees, unsure};
+use super::inspection::{Edits, Inspected, Lacking, unsure};
 use super::order::Place;
 use super::runs::{Ended, Recipe, Stage};
 use super::tables::{ActId, State};
 use super::task::{Done, Fetched, fetch};
+use super::trees::Trees;
 use super::workshop::Setback;
 
 /// The output of a listing, in the command's working directory.

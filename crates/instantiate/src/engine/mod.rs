@@ -18,6 +18,7 @@ mod runs;
 mod submit;
 mod tables;
 mod task;
+mod trees;
 mod window;
 mod workshop;
 
