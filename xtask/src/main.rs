@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod bench;
 mod ci;
 mod codegen;
 #[cfg(target_os = "linux")]
@@ -48,6 +49,14 @@ enum Task {
         /// The scenarios to run; all of them if none is named.
         names: Vec<String>,
     },
+    /// Measure speed and size, and hold them against the targets; fails if one is missed.
+    Bench {
+        /// Only what does not depend on the machine.
+        #[arg(long)]
+        quick: bool,
+        /// Workloads: small, medium, large; all of them if none is named.
+        sizes: Vec<String>,
+    },
     /// Measure how exactly the tool predicts, over many kinds of change of real projects.
     Fidelity {
         /// The kinds of change to measure; all of them if none is named.
@@ -69,6 +78,7 @@ fn main() -> ExitCode {
         Task::Codegen { check } => codegen::run(if check { codegen::Mode::Check } else { codegen::Mode::Write }),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run_all(),
+        Task::Bench { quick, sizes } => bench::run(quick, &sizes),
         Task::Project => project(),
         Task::Setup => set_up(),
         Task::Integration { list, names } => integration(list, &names),

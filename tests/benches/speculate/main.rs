@@ -4,12 +4,14 @@
 //! right beside it: absolute times say little on shared machines. Predictions are compared with the expected
 //! actions digest for digest, and one wrong one ends the run.
 //!
-//! `cargo bench -p bst-sa-tests --bench speculate [-- SIZE…]`; all sizes by default. With a service's URL in
-//! `BST_SA_TEST_URL`, variant `one` is primed through it as well.
+//! `cargo bench -p bst-sa-tests --bench speculate [-- SIZE… --quick]`; all sizes by default. With `--quick`, what
+//! depends on the machine is not measured. With a service's URL in `BST_SA_TEST_URL`, variant `one` is primed
+//! through it as well. `cargo xtask bench` makes a table of it.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 #![allow(clippy::panic, reason = "figures of wrong results are worse than none")]
 
+mod figures;
 mod generate;
 mod instantiate;
 mod limits;
@@ -25,6 +27,7 @@ use record::Layout;
 use testbed::workload::{NextState, Size, Totals, Variant, Workload};
 use tokio::runtime::{Builder, Runtime};
 
+use figures::{Kind, figure};
 use measure::{best, ratio};
 
 /// The seed of all workloads.
@@ -33,12 +36,22 @@ const SEED: u64 = 1;
 fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
     let sizes: Vec<Size> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let effort = if quick { Effort::Counts } else { Effort::Everything };
     for size in if sizes.is_empty() { Size::ALL.to_vec() } else { sizes } {
-        run(&runtime, size);
+        run(&runtime, size, effort);
     }
 }
 
-fn run(runtime: &Runtime, size: Size) {
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Everything,
+    /// What does not depend on the machine.
+    Counts,
+}
+
+fn run(runtime: &Runtime, size: Size, effort: Effort) {
     let start = Instant::now();
     let workload = Workload::generate(size, SEED);
     println!("{size}: {} (made in {:.2?})", workload.totals(), start.elapsed());
@@ -48,12 +61,20 @@ fn run(runtime: &Runtime, size: Size) {
     let limit = best(|| limits::hash_directories(&workload));
     let generated = generate::generate(runtime, &workload, &store, Layout::Compact);
     println!(
-        "  generate: {:.2?}, {:.1} × hashing every unique directory once ({limit:.2?}; target ≤ 40); message {} bytes; {:.2?}",
+        "  generate: {:.2?}, {:.1} × hashing every unique directory once ({limit:.2?}; target ≤ 4); message {} bytes; {:.2?}",
         generated.time,
         ratio(generated.time, limit),
         generated.report.bytes,
         generated.report.timings,
     );
+    if effort == Effort::Everything && size == Size::Large {
+        let ratio = ratio(generated.time, limit);
+        figure(Kind::Timed, "generate, large ÷ hashing every unique directory once", ratio, 4.0);
+    }
+    if size == Size::Large {
+        let bytes = f64::from(u32::try_from(generated.report.bytes).unwrap_or(u32::MAX));
+        figure(Kind::Counted, "message, large, bytes", bytes, 1_000_000.0);
+    }
     for variant in Variant::ALL {
         let next = workload.next(variant);
         println!("  {variant}: {}", describe(&next));
@@ -65,15 +86,26 @@ fn run(runtime: &Runtime, size: Size) {
         let time = instantiate::dry_run(runtime, &workload, &next, &store, &generated.message);
         let stored = instantiate::prime(runtime, &next, &store, &generated.message);
         println!(
-            "    instantiate: {time:.2?}, {:.1} × hashing what is needed once ({limit:.2?}; target ≤ 100); {stored} blobs stored",
+            "    instantiate: {time:.2?}, {:.1} × hashing what is needed once ({limit:.2?}; target ≤ 5); {stored} blobs stored",
             ratio(time, limit)
         );
+        let name = format!("{size} {variant}");
+        if effort == Effort::Everything {
+            figure(Kind::Timed, &format!("instantiate, {name} ÷ hashing what is needed"), ratio(time, limit), 5.0);
+        }
+        let needed = next.needed().len();
+        assert!(stored >= needed, "{stored} blobs stored, {needed} needed");
+        figure(Kind::Counted, &format!("blobs stored beyond those needed, {name}"), count(stored - needed), 0.0);
         if let Some(client) = client().filter(|_| variant == Variant::One) {
             runtime.block_on(prepare(&workload, &next, &client, &store, &generated.message));
             let time = instantiate::prime_through(runtime, &next, &client, &generated.message);
             println!("    instantiate, upload and look-ups through {client}: {time:.2?}");
         }
     }
+}
+
+fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 fn client() -> Option<GrpcClient> {
