@@ -18,6 +18,7 @@ mod runs;
 mod submit;
 mod tables;
 mod task;
+mod weighing;
 mod workshop;
 
 use std::sync::Arc;
