@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use includes::{CompileCommand, Directives, Found, Question, Verdict, World};
-use overlay::{Changed, ChangedEntry, ElementId, Forest, LevelId, TreeKind, Unlisted, appeared, files};
+use overlay::{Changed, ElementId, Forest, TreeKind, Unlisted, appeared, files};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Command, Node};
 use rustc_hash::FxHashMap;
@@ -21,6 +21,7 @@ use super::Priming;
 use super::tables::{ActId, OwnerId, RowId};
 use super::task::{Done, Fetched, fetch};
 use super::trees::{Staged, Trees, standard_directories};
+use super::weighing::{Below, Look, Weight};
 use crate::skip::{Skip, SkipKind};
 
 /// Edits of an input tree at paths that the record does not know: `None` removes.
@@ -54,7 +55,7 @@ pub(super) struct Inspector {
     directories: BTreeSet<Digest>,
     reading: bool,
     /// What of the changes below a directory matters, for all actions that have it.
-    below: FxHashMap<RowId, Below>,
+    pub(super) below: FxHashMap<RowId, Below>,
     /// Actions that wait for what is read.
     parked: Vec<ActId>,
     /// Actions that wait for what appeared in their record's trees to be known.
@@ -63,35 +64,6 @@ pub(super) struct Inspector {
     waiting: Vec<ActId>,
     /// Records for which it is not known what appeared.
     rows: Vec<RowId>,
-}
-
-/// Verdicts on directories, while what is known of the record stays as it is.
-#[derive(Default)]
-struct Below {
-    generation: u64,
-    verdicts: FxHashMap<(LevelId, Look), Weight>,
-}
-
-/// What of the changes is looked at.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Look {
-    /// What kinds of things they are.
-    Kinds,
-    /// The texts, too.
-    Texts,
-}
-
-/// How much the changes below a directory can matter; the greatest counts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Weight {
-    /// Files are other files, and include what they included.
-    Texts,
-    /// As far as is known; some texts are being read.
-    Unread,
-    /// Files are other files, which include something else.
-    Directives,
-    /// Something is gone, or is not what it was.
-    Kinds,
 }
 
 /// What was read.
@@ -194,46 +166,6 @@ impl Priming {
             }
         }
         Ok(edits)
-    }
-
-    /// How much what has changed below a directory matters to a compile. What cannot be read cannot be compared.
-    ///
-    /// Texts that have to be read are asked for.
-    fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Weight {
-        let Self { tables, inspector, .. } = self;
-        let adaptation = &tables[row].adaptation;
-        let mut below = inspector.below.remove(&row).unwrap_or_default();
-        if below.generation != adaptation.generation() {
-            below = Below { generation: adaptation.generation(), verdicts: FxHashMap::default() };
-        }
-        // A level is done once all below it are: they have smaller rows, so this ends.
-        let mut pending = vec![root];
-        while let Some(level) = pending.last().copied() {
-            let mut weight = Weight::Texts;
-            let unweighed = pending.len();
-            if !below.verdicts.contains_key(&(level, look)) {
-                for entry in adaptation.changed_entries(level) {
-                    weight = weight.max(match entry {
-                        ChangedEntry::Input { recorded, now } => inspector.weigh(recorded, now, look),
-                        ChangedEntry::Level(level) => match below.verdicts.get(&(level, look)) {
-                            Some(weight) => *weight,
-                            None => {
-                                pending.push(level);
-                                Weight::Texts
-                            }
-                        },
-                    });
-                }
-                if pending.len() > unweighed {
-                    continue;
-                }
-                below.verdicts.insert((level, look), weight);
-            }
-            pending.pop();
-        }
-        let weight = below.verdicts.get(&(root, look)).copied().unwrap_or(Weight::Kinds);
-        inspector.below.insert(row, below);
-        weight
     }
 
     /// The directives of a text. `None`: they are being read.
@@ -540,7 +472,7 @@ impl Priming {
 }
 
 impl Inspector {
-    fn directives(&mut self, content: Digest) -> Result<Arc<Directives>, Option<Skip>> {
+    pub(super) fn directives(&mut self, content: Digest) -> Result<Arc<Directives>, Option<Skip>> {
         if content.size_bytes() > MAX_TEXT_BYTES {
             return Err(Some(Skip::new(SkipKind::InputSet, format!("{content} is too large for a text"))));
         }
@@ -551,27 +483,6 @@ impl Inspector {
                 self.contents.insert(content);
                 Err(None)
             }
-        }
-    }
-
-    fn weigh(&mut self, recorded: &Node, now: Option<&Node>, look: Look) -> Weight {
-        let (before, now) = match (recorded, now) {
-            (Node::File { .. }, Some(Node::File { .. })) if look == Look::Kinds => return Weight::Texts,
-            (Node::File { digest: before, .. }, Some(Node::File { digest: now, .. })) => (*before, *now),
-            (Node::Directory { .. }, Some(Node::Directory { .. })) => return Weight::Texts,
-            _ => return Weight::Kinds,
-        };
-        match (self.directives(before), self.directives(now)) {
-            (Ok(before), Ok(now)) if *before == *now => Weight::Texts,
-            (Ok(_), Ok(_)) | (Err(Some(_)), _) | (_, Err(Some(_))) => Weight::Directives,
-            (Err(None), _) | (_, Err(None)) => Weight::Unread,
-        }
-    }
-
-    /// What was read is no longer being read.
-    fn forget_unread(&mut self) {
-        for below in self.below.values_mut() {
-            below.verdicts.retain(|_, weight| *weight != Weight::Unread);
         }
     }
 

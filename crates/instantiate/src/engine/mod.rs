@@ -19,6 +19,7 @@ mod submit;
 mod tables;
 mod task;
 mod trees;
+mod weighing;
 mod window;
 mod workshop;
 

@@ -1,0 +1,103 @@
+//! How much of what has changed matters, told once for all actions that have the same directory.
+
+use overlay::{ChangedEntry, LevelId};
+use reapi_proto::raw::Node;
+use rustc_hash::FxHashMap;
+
+use super::Priming;
+use super::inspection::Inspector;
+use super::tables::RowId;
+
+/// Verdicts on directories, while what is known of the record stays as it is.
+#[derive(Default)]
+pub(super) struct Below {
+    generation: u64,
+    verdicts: FxHashMap<(LevelId, Look), Weight>,
+}
+
+/// What of the changes is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Look {
+    /// What kinds of things they are.
+    Kinds,
+    /// The texts, too.
+    Texts,
+}
+
+/// How much the changes below a directory can matter; the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Weight {
+    /// Files are other files, and include what they included.
+    Texts,
+    /// As far as is known; some texts are being read.
+    Unread,
+    /// Files are other files, which include something else.
+    Directives,
+    /// Something is gone, or is not what it was.
+    Kinds,
+}
+
+impl Priming {
+    /// How much what has changed below a directory matters to a compile. What cannot be read cannot be compared.
+    ///
+    /// Texts that have to be read are asked for.
+    pub(super) fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Weight {
+        let Self { tables, inspector, .. } = self;
+        let adaptation = &tables[row].adaptation;
+        let mut below = inspector.below.remove(&row).unwrap_or_default();
+        if below.generation != adaptation.generation() {
+            below = Below { generation: adaptation.generation(), verdicts: FxHashMap::default() };
+        }
+        // A level is done once all below it are: they have smaller rows, so this ends.
+        let mut pending = vec![root];
+        while let Some(level) = pending.last().copied() {
+            let mut weight = Weight::Texts;
+            let unweighed = pending.len();
+            if !below.verdicts.contains_key(&(level, look)) {
+                for entry in adaptation.changed_entries(level) {
+                    weight = weight.max(match entry {
+                        ChangedEntry::Input { recorded, now } => inspector.weigh(recorded, now, look),
+                        ChangedEntry::Level(level) => match below.verdicts.get(&(level, look)) {
+                            Some(weight) => *weight,
+                            None => {
+                                pending.push(level);
+                                Weight::Texts
+                            }
+                        },
+                    });
+                }
+                if pending.len() > unweighed {
+                    continue;
+                }
+                below.verdicts.insert((level, look), weight);
+            }
+            pending.pop();
+        }
+        let weight = below.verdicts.get(&(root, look)).copied().unwrap_or(Weight::Kinds);
+        inspector.below.insert(row, below);
+        weight
+    }
+}
+
+impl Inspector {
+    fn weigh(&mut self, recorded: &Node, now: Option<&Node>, look: Look) -> Weight {
+        let (before, now) = match (recorded, now) {
+            (Node::File { .. }, Some(Node::File { .. })) if look == Look::Kinds => return Weight::Texts,
+            (Node::File { digest: before, .. }, Some(Node::File { digest: now, .. })) => (*before, *now),
+            (Node::Directory { .. }, Some(Node::Directory { .. })) => return Weight::Texts,
+            _ => return Weight::Kinds,
+        };
+        match (self.directives(before), self.directives(now)) {
+            (Ok(before), Ok(now)) if *before == *now => Weight::Texts,
+            (Ok(_), Ok(_)) | (Err(Some(_)), _) | (_, Err(Some(_))) => Weight::Directives,
+            (Err(None), _) | (_, Err(None)) => Weight::Unread,
+        }
+    }
+
+    /// What was read is no longer being read.
+    pub(super) fn forget_unread(&mut self) {
+        for below in self.below.values_mut() {
+            below.verdicts.retain(|_, weight| *weight != Weight::Unread);
+        }
+    }
+}
