@@ -40,7 +40,7 @@ CONF
 cd "$home/project"
 
 run_bst() { bst --config "$home/bst.conf" --no-interactive "$@" 2>>"$home/bst.log"; }
-build() { bst-sa build --config "$home/bst.conf" "$@" -- --no-interactive 2>>"$home/bst.log"; }
+build() { bst-sa build --head-start 60 --config "$home/bst.conf" "$@" -- --no-interactive 2>>"$home/bst.log"; }
 
 # One number of the last report.
 number() { # ELEMENT MEMBER
