@@ -147,7 +147,7 @@ pub(crate) struct BuildArgs {
     pub(crate) jobs: Option<usize>,
     /// Start bst when the project is known, or after so many seconds at the latest: priming
     /// can only be ahead of a build whose elements it knows
-    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = simulate::seconds)]
     pub(crate) head_start: Duration,
     /// Say on stderr how priming goes, in between what bst prints, every few seconds
     #[arg(long)]
@@ -237,7 +237,7 @@ pub(crate) struct PrimeArgs {
     #[arg(long, value_name = "N")]
     pub(crate) priority: Option<i32>,
     /// Leave out actions that ran for less than this many seconds, unless another one needs them
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = simulate::seconds)]
     pub(crate) skip_below: Option<Duration>,
     /// Submit no more than this many actions
     #[arg(long, value_name = "N")]
@@ -460,11 +460,6 @@ pub(crate) struct ExecArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "expected a time that is not negative".to_owned())
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

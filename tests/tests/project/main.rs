@@ -23,7 +23,7 @@ use world::{World, figure};
 const DEP_H: &str = "files/dep/usr/include/dep.h";
 const UTIL_C: &str = "files/app/util.c";
 /// Pairs of builds whose times are compared.
-const OVERHEAD_RUNS: usize = 3;
+const OVERHEAD_RUNS: usize = 5;
 
 #[test]
 fn generation() {
@@ -154,6 +154,7 @@ fn chaining() {
 #[test]
 fn overhead() {
     let Some(world) = World::new() else { return };
+    world.archive_base();
     world.build("app.bst", &[]);
     let (mut alone, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..OVERHEAD_RUNS {
@@ -168,9 +169,8 @@ fn overhead() {
     // The least of several is what other work on the machine disturbs least.
     let (alone, ours) = (alone.into_iter().min().unwrap(), ours.into_iter().min().unwrap());
     println!("unchanged: bst {alone:.2?}, bst-sa {ours:.2?}");
-    // Both load the project at the same time, on two processors that are not free. To get there: 3 % and a second.
-    let allowed = alone.mul_f64(2.0) + Duration::from_secs(1);
-    figure("an unchanged build costs twice as much and a second at most", true, ours <= allowed);
+    let allowed = alone.mul_f64(1.03) + Duration::from_secs(1);
+    figure("an unchanged build costs 3 % and a second at most", true, ours <= allowed);
 }
 
 #[test]

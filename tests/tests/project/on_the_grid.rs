@@ -1,7 +1,6 @@
 //! A project on a cluster: what priming gains there, and what it does when the cluster fails.
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::DEP_H;
@@ -25,7 +24,7 @@ pub(crate) fn run(world: &World) {
     }
     step("the grid is up");
     // What every machine has: the base image.
-    archive_base(world);
+    world.archive_base();
     let base = World::with(world, world);
     base.configure(&grid.configuration(Elements::OnTheGrid, Push::Yes));
     base.must_bst(&["build", "base.bst"]);
@@ -108,23 +107,6 @@ fn pairs(grid: &mut Grid, states: &mut States<'_>, base: &World) {
     println!("median wall time of a rebuild: {unprimed:.1} s unprimed, {primed:.1} s primed");
     // A machine that is busy otherwise shows little; what it shows is printed.
     figure_at_least("median wall time, unprimed / primed", 0.0, unprimed / primed);
-}
-
-/// Makes the base an archive that is known by its checksum, as bases are: the
-/// files of a local one are read anew, all of them, whenever a project is loaded.
-fn archive_base(world: &World) {
-    let archive = world.path("base.tar");
-    let mut tar = Command::new("tar");
-    tar.arg("--create").arg("--file").arg(&archive).arg("--directory").arg(world.path("project/files/root")).arg(".");
-    assert!(tar.status().unwrap().success());
-    let sum = Command::new("sha256sum").arg(&archive).output().unwrap();
-    let sum = String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_owned();
-    let element = world.path("project/elements/base.bst");
-    fs::remove_file(&element).unwrap();
-    let url = archive.display();
-    let text =
-        format!("kind: import\nsources:\n- kind: tar\n  url: \"file://{url}\"\n  ref: {sum}\n  base-dir: \"\"\n");
-    fs::write(element, text).unwrap();
 }
 
 /// A machine with the base image and nothing else in its cache.

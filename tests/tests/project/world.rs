@@ -162,6 +162,28 @@ impl World {
         fs::write(self.path("project").join(name), text).unwrap();
     }
 
+    /// Makes the base an archive that is known by its checksum, as bases are: the
+    /// files of a local one are read anew, all of them, whenever a project is loaded.
+    pub(crate) fn archive_base(&self) {
+        let archive = self.path("base.tar");
+        let mut tar = Command::new("tar");
+        tar.arg("--create")
+            .arg("--file")
+            .arg(&archive)
+            .arg("--directory")
+            .arg(self.path("project/files/root"))
+            .arg(".");
+        assert!(tar.status().unwrap().success());
+        let sum = Command::new("sha256sum").arg(&archive).output().unwrap();
+        let sum = String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_owned();
+        let element = self.path("project/elements/base.bst");
+        fs::remove_file(&element).unwrap();
+        let url = archive.display();
+        let text =
+            format!("kind: import\nsources:\n- kind: tar\n  url: \"file://{url}\"\n  ref: {sum}\n  base-dir: \"\"\n");
+        fs::write(element, text).unwrap();
+    }
+
     /// Runs `bst-sa build`, which must succeed.
     pub(crate) fn build(&self, element: &str, options: &[&str]) -> Build {
         let running = self.start_build(element, options);

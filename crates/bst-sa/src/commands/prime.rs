@@ -179,6 +179,8 @@ fn json_report(report: &Report, detail: Detail) -> Value {
         sum("submitted", totals.submitted);
         sum("failed", totals.failed);
         sum("superseded", totals.superseded);
+        sum("listings", totals.listings);
+        sum("learned", totals.learned);
         sum("uploaded_blobs", totals.upload.uploaded);
         sum("uploaded_bytes", totals.upload.bytes);
     }
