@@ -12,7 +12,7 @@ use std::time::Duration;
 use instantiate::{Engine, Event, ExecutionReport, Options, Outcome, Report, Services, SkipKind};
 use overlay::graph::{Element, Graph};
 use reapi_proto::Digest;
-use support::jitter::Seeded;
+use support::seeded::Seeded;
 use support::toy::Toy;
 use support::weather::{Sky, Weather};
 use support::{APP, LIB, SHA, Scene, State, action};
@@ -128,6 +128,11 @@ impl Stage {
         let (report, ()) = tokio::join!(self.engine(seeded, weather).run(receiver), script(sender));
         report.unwrap()
     }
+
+    /// Runs the engine and tells it these events.
+    async fn run_told(&self, seeded: &Seeded, weather: &Weather, events: Vec<Event>) -> Report {
+        self.run(seeded, weather, |sender| async move { tell(weather, &sender, events).await }).await
+    }
 }
 
 /// Sends events with pauses in between.
@@ -179,12 +184,7 @@ fn every_schedule_submits_the_same() {
             let seeded = Seeded::new(seed);
             let weather = Weather::new(seeded.clone(), if seed % 2 == 0 { Sky::Clear } else { Sky::Busy });
             let events = stage.shuffled(&seeded);
-            let report = stage
-                .run(&seeded, &weather, |sender| {
-                    let weather = &weather;
-                    async move { tell(weather, &sender, events).await }
-                })
-                .await;
+            let report = stage.run_told(&seeded, &weather, events).await;
             let accepted = accepted(&weather);
             assert!(accepted.values().all(|count| *count == 1), "seed {seed}: {accepted:?}");
             assert_eq!(sorted(accepted.into_keys()), stage.expected, "seed {seed}");
@@ -209,12 +209,7 @@ fn every_schedule_ends_with_the_truth() {
             let seeded = Seeded::new(seed);
             let weather = Weather::new(seeded.clone(), if seed % 2 == 0 { Sky::Clear } else { Sky::Busy });
             let events = stage.shuffled(&seeded);
-            let report = stage
-                .run(&seeded, &weather, |sender| {
-                    let weather = &weather;
-                    async move { tell(weather, &sender, events).await }
-                })
-                .await;
+            let report = stage.run_told(&seeded, &weather, events).await;
             assert_eq!((adapted(&report), report.totals.executed), (stage.expected.clone(), 5), "seed {seed}");
             let twice: u32 = accepted(&weather).values().map(|count| count.saturating_sub(1)).sum();
             assert!(u64::from(twice) <= report.totals.cancelled, "seed {seed}: {twice} submitted twice");
@@ -233,12 +228,7 @@ fn failures_cost_what_they_fail_and_nothing_waits_for_it() {
             let seeded = Seeded::new(seed);
             let weather = Weather::new(seeded.clone(), Sky::Stormy);
             let events = stage.shuffled(&seeded);
-            let report = stage
-                .run(&seeded, &weather, |sender| {
-                    let weather = &weather;
-                    async move { tell(weather, &sender, events).await }
-                })
-                .await;
+            let report = stage.run_told(&seeded, &weather, events).await;
             nobody_is_forgotten(&report, seed);
             let accepted = accepted(&weather);
             let twice: u32 = accepted.values().map(|count| count.saturating_sub(1)).sum();
@@ -321,19 +311,11 @@ fn a_run_that_is_dropped_can_be_repeated() {
             let seeded = Seeded::new(seed);
             let weather = Weather::new(seeded.clone(), Sky::Busy);
             let limit = Duration::from_millis(seeded.below(240_000));
-            let run = stage.run(&seeded, &weather, |sender| {
-                let (weather, events) = (&weather, stage.shuffled(&seeded));
-                async move { tell(weather, &sender, events).await }
-            });
+            let run = stage.run_told(&seeded, &weather, stage.shuffled(&seeded));
             dropped += u64::from(tokio::time::timeout(limit, run).await.is_err());
             for (turn, executes) in [(1, true), (2, false)] {
                 let weather = Weather::new(seeded.clone(), Sky::Clear);
-                let report = stage
-                    .run(&seeded, &weather, |sender| {
-                        let (weather, events) = (&weather, stage.shuffled(&seeded));
-                        async move { tell(weather, &sender, events).await }
-                    })
-                    .await;
+                let report = stage.run_told(&seeded, &weather, stage.shuffled(&seeded)).await;
                 let totals = &report.totals;
                 assert_eq!((adapted(&report), totals.failed), (stage.expected.clone(), 0), "seed {seed}, turn {turn}");
                 assert_eq!(totals.executed + totals.cached, 5, "seed {seed}, turn {turn}: {totals:?}");

@@ -166,7 +166,6 @@ impl Priming {
                 if let Some(ask) = self.asks.get_mut(&act) {
                     ask.stage = Progress::Running(digest);
                 }
-                self.totals.listings += 1;
                 self.progress.listings += 1;
                 self.run_listing(act, digest, recipe);
             }

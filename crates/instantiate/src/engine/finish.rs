@@ -10,6 +10,7 @@ use super::Priming;
 use super::runs::{Ended, Stage};
 use super::tables::{ActId, Gate, RowId, State};
 use crate::lookup::{Fit, Loaded};
+use crate::observer::Progress;
 use crate::report::{ActionReport, Confidence, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
 use crate::skip::{Skip, SkipKind};
 
@@ -20,7 +21,8 @@ impl Priming {
     /// What became of everything.
     pub(super) fn finish(mut self: Box<Self>, elements: &[&Element], loaded: Vec<Result<Loaded, Skip>>) -> Report {
         let mut totals = std::mem::take(&mut self.totals);
-        (totals.refused, totals.lookups) = (self.progress.refused, self.progress.lookups);
+        let Progress { refused, lookups, listings, .. } = self.progress;
+        (totals.refused, totals.lookups, totals.listings) = (refused, lookups, listings);
         let mut rows = self.tables.row_ids();
         let mut reports = Vec::with_capacity(elements.len());
         for (element, loaded) in elements.iter().zip(loaded) {

@@ -5,9 +5,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "a module that each test binary uses in part")]
 
-pub mod jitter;
 pub mod lying;
 pub mod preprocessor;
+pub mod seeded;
 pub mod toy;
 pub mod weather;
 

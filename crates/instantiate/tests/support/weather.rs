@@ -19,7 +19,7 @@ use reapi_proto::v2::ActionResult;
 use reapi_proto::{Digest, DigestFunction};
 use tokio::time::Instant;
 
-use super::jitter::Seeded;
+use super::seeded::Seeded;
 use super::toy::Toy;
 
 /// What services do besides being slow.
