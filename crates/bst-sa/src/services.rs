@@ -14,7 +14,7 @@ use buildstream::{Configuration, Introspection, Remote};
 use cas_client::decorators::{Backed, Nearby, Supplying};
 use cas_client::grpc::{Access, Endpoint, GrpcClient, GrpcConfig, RetryPolicy};
 use cas_client::{ActionCache, BlobStore, Execution, FileStore};
-use instantiate::{Options, RecordIndex, Services};
+use instantiate::{Options, RecordIndex, Services, WhenReached};
 use reapi_proto::{Digest, DigestFunction};
 
 use crate::connect::{self, ConnectOptions};
@@ -39,12 +39,15 @@ pub(crate) struct Record {
     pub(crate) message: Digest,
 }
 
-/// How many actions to have executed at a time: where this machine does the
-/// work, no more than it has processors, as the build wants some of them.
-pub(crate) fn jobs(project: Option<&Introspection>, connect: &ConnectOptions) -> usize {
+/// How to prime where these services do the work. On this machine: no more executions at a time than it has processors,
+/// as the build wants some of them, and none for elements that the build has reached, as casd executes equal actions
+/// twice. On a cluster: many, and on behalf of elements under way too, as a build asks for few of their actions at a time.
+pub(crate) fn options(project: Option<&Introspection>, connect: &ConnectOptions) -> Options {
     match project {
-        Some(project) if connect.is_empty() && project.configuration.execution.is_none() => processors(),
-        _ => Options::default().jobs,
+        Some(project) if connect.is_empty() && project.configuration.execution.is_none() => {
+            Options { jobs: processors(), when_reached: WhenReached::GiveWay, ..Options::default() }
+        }
+        _ => Options { when_reached: WhenReached::GoOn, ..Options::default() },
     }
 }
 

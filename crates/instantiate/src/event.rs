@@ -19,7 +19,8 @@ pub enum Event {
         /// Root of its artifact.
         root: Digest,
     },
-    /// The build has started on an element itself. What of its actions is not
+    /// The build has started on an element itself. Unless priming is told to
+    /// [go on](crate::WhenReached::GoOn), what of its actions is not
     /// submitted will not be; what the service has only queued is taken back,
     /// as the build is about to ask for it. What executes already goes on.
     BuildReached {

@@ -73,7 +73,7 @@ pub use engine::{Engine, SetupError};
 pub use event::Event;
 pub use lookup::{Candidate, GraphRecords, Lookup, RecordIndex};
 pub use observer::{ActionEvent, ActionKind, ActionStep, Observer, Progress};
-pub use options::{Budget, Completion, Options, PRIORITY_STEPS};
+pub use options::{Budget, Completion, Options, PRIORITY_STEPS, WhenReached};
 pub use report::{ActionReport, Confidence, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
 pub use services::Services;
 pub use skip::{Skip, SkipKind};

@@ -22,6 +22,8 @@ pub struct Options {
     pub budget: Budget,
     /// What becomes of an execution once it is requested.
     pub completion: Completion,
+    /// What becomes of an element's actions once the build has reached it.
+    pub when_reached: WhenReached,
     /// Actions that ran for less than this when they were recorded are not
     /// executed, unless another recorded action uses their outputs or they
     /// are part of a configure script, all of which the element waits for.
@@ -48,6 +50,7 @@ impl Default for Options {
             lookup: Lookup::default(),
             budget: Budget::default(),
             completion: Completion::default(),
+            when_reached: WhenReached::default(),
             minimum_duration: Duration::ZERO,
         }
     }
@@ -62,6 +65,21 @@ pub enum Completion {
     /// Leave an execution alone as soon as the service has accepted it. What
     /// would use its outputs stays deferred.
     Detach,
+}
+
+/// What becomes of an element's actions when [the build has reached it](crate::Event::BuildReached).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum WhenReached {
+    /// What is not submitted will not be, and what is only queued is taken
+    /// back: the build is about to ask for it. Right where priming and build
+    /// share processors, and where a service executes equal actions twice.
+    #[default]
+    GiveWay,
+    /// Priming goes on. A build asks for no more of an element's actions at a
+    /// time than its machine has processors; a cluster executes the others
+    /// meanwhile. Right where the service executes equal actions once,
+    /// whoever asks for them.
+    GoOn,
 }
 
 /// Limits of one run. `None` is no limit. An action that would exceed one is

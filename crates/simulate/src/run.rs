@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use instantiate::{Engine, Event, Options, Report, Services};
+use instantiate::{Engine, Event, Options, Report, Services, WhenReached};
 use reapi_proto::Digest;
 use rustc_hash::FxHashSet;
 use tokio::sync::mpsc::unbounded_channel;
@@ -97,7 +97,8 @@ impl Conditions {
     }
 
     fn engine(&self) -> Options {
-        Options { jobs: self.jobs.unwrap_or(self.workers + self.workers / 10 + SPARE_JOBS), ..Options::default() }
+        let jobs = self.jobs.unwrap_or(self.workers + self.workers / 10 + SPARE_JOBS);
+        Options { jobs, when_reached: WhenReached::GoOn, ..Options::default() }
     }
 }
 

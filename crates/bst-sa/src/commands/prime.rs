@@ -41,20 +41,21 @@ pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failu
 pub(crate) async fn prime(args: PrimeArgs) -> Result<ExitCode, Failure> {
     let elements =
         args.project.elements(&args.elements, SourcePolicy::Stage, &Progress::new("looking at the elements")).await?;
-    let defaults = Options::default();
-    let jobs = args.jobs.unwrap_or_else(|| services::jobs(elements.project.as_ref(), &args.connect));
+    let usual = services::options(elements.project.as_ref(), &args.connect);
+    let jobs = args.jobs.unwrap_or(usual.jobs);
     let Prepared { services, daemon } = elements.priming(&args.connect, jobs).await?;
     let options = Options {
         jobs,
-        priority: args.priority.unwrap_or(defaults.priority),
+        priority: args.priority.unwrap_or(usual.priority),
         lookup: lookup(args.lookup),
         budget: Budget {
             actions: args.max_actions,
             work: args.max_seconds.map(Duration::from_secs),
             upload_bytes: args.max_bytes,
         },
-        minimum_duration: args.skip_below.unwrap_or(defaults.minimum_duration),
+        minimum_duration: args.skip_below.unwrap_or(usual.minimum_duration),
         completion: if args.detach { Completion::Detach } else { Completion::Await },
+        ..usual
     };
     let (services, records) = elements.with_records(services, &args.connect);
     let cachedir = elements.project.as_ref().map(|project| project.configuration.cachedir.clone());

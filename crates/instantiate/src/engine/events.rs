@@ -8,6 +8,7 @@ use super::runs::{Run, Stage};
 use super::tables::{ActId, State};
 use super::task::Tasks;
 use crate::event::Event;
+use crate::options::WhenReached;
 use crate::skip::{Skip, SkipKind};
 
 pub(super) fn cancelled() -> Skip {
@@ -37,7 +38,8 @@ impl Priming {
 
     fn build_reached(&mut self, element: &str) {
         let owner = self.tables.owner(element);
-        if std::mem::replace(&mut self.tables[owner].reached, true) {
+        let known = std::mem::replace(&mut self.tables[owner].reached, true);
+        if known || self.options.when_reached == WhenReached::GoOn {
             return;
         }
         for id in self.tables[owner].acts.clone() {

@@ -11,6 +11,7 @@ use super::Priming;
 use super::tables::{ActId, Gate, OwnerId, RowId, State, Told};
 use super::task::{Done, fetch};
 use crate::lookup::Fit;
+use crate::options::WhenReached;
 use crate::skip::{Skip, SkipKind};
 
 /// Paths to be looked up in a tree that differs from the recorded one.
@@ -133,10 +134,12 @@ impl Priming {
         let reached = self.tables[act.owner].reached;
         let shown = |skip: &Skip| reached && matches!(skip.kind, SkipKind::BuildReached | SkipKind::OtherKey);
         let revocable = |skip: &Skip| skip.kind.is_revocable() || shown(skip);
-        if (reached && !self.is_learned(id)) || matches!(&act.state, State::Dropped(skip) if !revocable(skip)) {
+        let learned = reached && self.is_learned(id);
+        let gives_way = reached && !learned && self.options.when_reached == WhenReached::GiveWay;
+        if gives_way || matches!(&act.state, State::Dropped(skip) if !revocable(skip)) {
             return;
         }
-        if reached {
+        if learned {
             self.tables[id].learned = true;
         }
         let act = &self.tables[id];

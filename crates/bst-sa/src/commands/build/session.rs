@@ -196,8 +196,9 @@ impl Session {
         };
         match std::mem::replace(&mut self.priming, Priming::Off(String::new())) {
             Priming::Waiting(receiver) => {
-                let jobs = self.plan.jobs.unwrap_or_else(|| services::jobs(Some(&self.project), &self.plan.connect));
-                let options = Options { lookup: self.plan.lookup, jobs, ..Options::default() };
+                let usual = services::options(Some(&self.project), &self.plan.connect);
+                let jobs = self.plan.jobs.unwrap_or(usual.jobs);
+                let options = Options { lookup: self.plan.lookup, jobs, ..usual };
                 let (services, records) = services::priming(&self.project, services, &self.plan.connect);
                 let engine = Engine::new(services, graph).with_options(options).with_records(records);
                 let engine = engine.with_observer(self.observation.observer());
