@@ -12,9 +12,9 @@ pub struct Options {
     /// found out as the run goes on, and fewer again when it has no room for more.
     pub jobs: usize,
     /// Priority of the executions: lower runs sooner, builds use 0, so
-    /// speculative work takes a positive number. It is that of the first
-    /// element; later ones in topological order get up to [`PRIORITY_STEPS`]
-    /// more, as services do not know which action holds up which.
+    /// speculative work takes a positive number. It is that of what the longest
+    /// chain of others waits for; the rest gets up to [`PRIORITY_STEPS`] more, the
+    /// shorter its chain the more, as services do not know what holds up what.
     pub priority: i32,
     /// Which records are good enough for an element.
     pub lookup: Lookup,
@@ -38,7 +38,7 @@ pub struct Options {
     pub minimum_duration: Duration,
 }
 
-/// By how much the priority of the last element's executions may exceed that of the first one's.
+/// By how much the priority of what nothing waits for may exceed that of what holds up most.
 pub const PRIORITY_STEPS: i32 = 99;
 
 impl Default for Options {

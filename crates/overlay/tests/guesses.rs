@@ -144,7 +144,8 @@ fn sources_and_old_links_stand_in_for_an_artifact_that_is_not_built() {
 
     // The artifact turns out as guessed: the same action, certain now.
     let built = store(&mut fixture.forest, &artifact(b"2", "libdep.so.1", b"g"));
-    adaptation.settle(facts(&record, &fixture.forest, TreeKind::Artifact, built));
+    let affected = adaptation.settle(facts(&record, &fixture.forest, TreeKind::Artifact, built));
+    assert_eq!(affected, [], "nothing has to be adapted anew");
     assert_eq!(standing(&adaptation), Standing::Ready { changed: true, guess: false });
     assert_eq!(fixture.adapt(&mut adaptation), guessed);
 

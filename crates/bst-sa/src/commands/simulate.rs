@@ -1,8 +1,10 @@
 //! `bst-sa simulate`: would priming help?
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use buildstream::introspect::SourcePolicy;
@@ -169,29 +171,55 @@ fn rows(
     shape: Shape,
     workers: &[usize],
     options: &ConditionOptions,
-    say: impl Fn(String),
+    say: impl Fn(String) + Sync,
 ) -> Result<Vec<Row>, SimulationError> {
     say(format!("building and recording {} actions of {} elements", shape.action_count(), shape.elements.len()));
     let project = Project::new(shape)?;
     let bounds = project.bounds();
-    let mut rows = Vec::with_capacity(workers.len());
-    for &workers in workers {
-        let conditions = conditions(options, workers);
-        let makespan = |mode, what: &str| -> Result<f64, SimulationError> {
-            say(format!("rebuilding with {workers} workers, {what}"));
-            let outcome = simulate::simulate(&project, &conditions, mode)?;
-            tracing::debug!(workers, ?mode, ?outcome);
-            Ok(outcome.makespan.as_secs_f64())
-        };
-        rows.push(Row {
-            workers,
-            none: makespan(Mode::None, "without priming")?,
-            blocking: makespan(Mode::Blocking, "primed before the build")?,
-            primed: makespan(Mode::Primed, "primed beside the build")?,
-            lower_bound: bounds.with_workers(workers).as_secs_f64(),
-        });
-    }
-    Ok(rows)
+    let modes = [
+        (Mode::None, "without priming"),
+        (Mode::Blocking, "primed before the build"),
+        (Mode::Primed, "primed beside the build"),
+    ];
+    let rebuilds: Vec<_> = workers.iter().flat_map(|workers| modes.map(|mode| (*workers, mode))).collect();
+    let makespans = side_by_side(&rebuilds, |(workers, (mode, what))| {
+        say(format!("rebuilding with {workers} workers, {what}"));
+        let outcome = simulate::simulate(&project, &conditions(options, *workers), *mode)?;
+        tracing::debug!(workers, ?mode, ?outcome);
+        Ok(outcome.makespan.as_secs_f64())
+    });
+    let makespans: Vec<f64> = makespans.into_iter().collect::<Result<_, SimulationError>>()?;
+    let rows = workers.iter().zip(makespans.chunks_exact(modes.len()));
+    let row = |(workers, makespans): (&usize, &[f64])| match *makespans {
+        [none, blocking, primed] => {
+            let lower_bound = bounds.with_workers(*workers).as_secs_f64();
+            Some(Row { workers: *workers, none, blocking, primed, lower_bound })
+        }
+        _ => None,
+    };
+    Ok(rows.filter_map(row).collect())
+}
+
+/// Does something with each, on as many threads as there are processors; results in the given order.
+fn side_by_side<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(all.len()));
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(all.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let turn = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(one) = all.get(turn) else { break };
+                    let result = work(one);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((turn, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_unstable_by_key(|(turn, _)| *turn);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn print_table(rows: &[Row]) -> Result<(), Failure> {

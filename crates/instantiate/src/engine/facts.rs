@@ -158,18 +158,17 @@ impl Priming {
                 let skip = lost(row.adaptation.record(), act.id, origin, changed);
                 self.give_up(id, skip);
             }
-            Standing::Ready { changed: false, guess }
+            Standing::Ready { changed: false, .. }
                 if row.news.as_ref().is_some_and(|news| news.is_empty()) && self.lesson(id).is_none() =>
             {
-                self.keep(id, guess);
+                self.keep(id);
             }
             Standing::Ready { changed: false, .. } if row.news.is_none() => {
                 let row = act.row;
                 self.tables[row].undecided.push(id);
                 self.wait(id);
             }
-            Standing::Ready { guess, .. } => {
-                self.tables[id].guess = guess;
+            Standing::Ready { .. } => {
                 if self.tables[id].state != State::Preparing {
                     self.set_state(id, State::Preparing);
                     self.workshop.queue.push(id);
@@ -186,8 +185,7 @@ impl Priming {
     }
 
     /// The action stays as recorded.
-    pub(super) fn keep(&mut self, id: ActId, guess: bool) {
-        self.tables[id].guess = guess;
+    pub(super) fn keep(&mut self, id: ActId) {
         if self.tables[id].state == State::Unchanged {
             return;
         }

@@ -86,23 +86,30 @@ impl Priming {
                 _ => run.and_then(|run| Some(run.refusal.as_ref()?.reason.clone())),
             },
         };
+        let predicted = matches!(outcome, Outcome::Adapted | Outcome::Unchanged);
         ActionReport {
             base: act.base,
             outcome,
             adapted: act.adapted,
             reason,
             skip: skip.map(|skip| skip.kind),
-            guess: act.guess && matches!(outcome, Outcome::Adapted | Outcome::Unchanged),
-            confidence: matches!(outcome, Outcome::Adapted | Outcome::Unchanged).then(|| self.confidence(id)),
+            guess: predicted && self.is_guess(id),
+            confidence: predicted.then(|| self.confidence(id)),
             execution,
             recorded_duration: act.duration,
         }
     }
 
+    /// Whether any input is still known from something else than what speaks for it.
+    fn is_guess(&self, id: ActId) -> bool {
+        let act = &self.tables[id];
+        matches!(self.tables[act.row].adaptation.standing(act.id), Standing::Ready { guess: true, .. })
+    }
+
     fn confidence(&self, id: ActId) -> Confidence {
         let act = &self.tables[id];
         match () {
-            () if act.guess => Confidence::Guess,
+            () if self.is_guess(id) => Confidence::Guess,
             () if act.learned => Confidence::Learned,
             () if self.asks.contains_key(&id) => Confidence::Listed,
             () => Confidence::Known,

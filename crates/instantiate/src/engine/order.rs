@@ -13,15 +13,20 @@ use crate::options::PRIORITY_STEPS;
 /// What an action counts for whose duration is not recorded: enough to prefer longer chains.
 const UNKNOWN: Duration = Duration::from_millis(1);
 
+/// What the build of an element takes besides its actions, staging above all: about this long for BuildStream, whatever
+/// the element. Counts for elements that would otherwise be built at once.
+const ELEMENT: Duration = Duration::from_secs(1);
+
 /// Chains of more actions than this within one element are not told apart.
 /// Compile, archive and link make three.
 const MAX_PASSES: usize = 64;
 
 /// Place in the queue for execution: the longest remaining path first, by
 /// recorded durations, from the action through everything that cannot begin
-/// before it: what takes its outputs, here and in other elements, and all
-/// elements that are built on its own. Dependencies thus come before their
-/// dependents, and of what is independent, what holds up most.
+/// before it: what takes its outputs, here and in other elements; what is known
+/// only when its element is built; and the builds of the elements above, each of
+/// which waits for those below. Of what is independent, what holds up most
+/// comes first, then what is built first.
 ///
 /// What a configure script runs comes in recorded order, before all else of
 /// its element, since all of that waits for it. What is learned while its
@@ -53,10 +58,11 @@ impl Place {
         }
     }
 
-    /// How much later than the first element's the service may execute it, of `elements` in all.
-    pub(super) fn priority(&self, elements: usize) -> i32 {
-        let steps = usize::try_from(PRIORITY_STEPS).unwrap_or_default();
-        i32::try_from(self.rank * steps / elements.max(1)).unwrap_or(PRIORITY_STEPS).min(PRIORITY_STEPS)
+    /// How much later the service may execute it than what has the `longest` remaining path.
+    pub(super) fn priority(&self, longest: Duration) -> i32 {
+        let Reverse(remaining) = self.remaining;
+        let share = 1.0 - remaining.as_secs_f64() / longest.as_secs_f64().max(f64::MIN_POSITIVE);
+        (share.clamp(0.0, 1.0) * f64::from(PRIORITY_STEPS)) as i32
     }
 
     /// The recorded action whose place it is.
@@ -77,7 +83,6 @@ pub(super) fn find_paths(tables: &mut Tables, graph: &Graph) {
     for element in graph.elements().rev() {
         let owner = tables.owner(&element.name);
         let behind = tables[owner].behind;
-        let mut ahead = behind;
         for act in tables[owner].acts.clone() {
             let own = tables[act].duration.unwrap_or(UNKNOWN).saturating_add(behind);
             let act = &mut tables[act];
@@ -86,16 +91,21 @@ pub(super) fn find_paths(tables: &mut Tables, graph: &Graph) {
         if let Some(row) = rows.get(&owner) {
             carry_all(tables, *row);
         }
-        for act in &tables[owner].acts {
-            ahead = ahead.max(tables[*act].critical);
-        }
-        tables[owner].ahead = ahead;
+        let acts = tables[owner].acts.iter().map(|act| tables[*act].critical);
+        tables[owner].ahead = acts.max().unwrap_or_default().max(behind);
         for dependency in element.build_deps.iter().flatten() {
             let dependency = tables.owner(dependency);
-            let behind = &mut tables[dependency].behind;
-            *behind = (*behind).max(ahead);
+            hold_up(tables, dependency, behind.saturating_add(ELEMENT));
         }
     }
+}
+
+/// As long a path begins when an element is built. Says whether that is news.
+fn hold_up(tables: &mut Tables, owner: OwnerId, path: Duration) -> bool {
+    let behind = &mut tables[owner].behind;
+    let longer = path > *behind;
+    *behind = (*behind).max(path);
+    longer
 }
 
 /// Carries chains through one record until none becomes longer.
@@ -111,25 +121,30 @@ fn carry_all(tables: &mut Tables, row: RowId) {
     }
 }
 
-/// The directories of a record with outputs of actions at or below them, bottom-up.
+/// The directories of a record at or below which there is something to wait for, bottom-up.
 struct Chains {
     levels: Vec<(usize, Vec<Step>)>,
-    /// Actions behind trees that platform properties name.
-    properties: Vec<(ActId, Vec<ActId>)>,
+    /// What is behind trees that platform properties name.
+    properties: Vec<(ActId, Vec<Source>)>,
 }
 
 enum Step {
     Into(usize),
-    To(ActId),
+    To(Source),
+}
+
+/// What has to be done before an input is known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Action(ActId),
+    /// The whole of an element.
+    Element(OwnerId),
 }
 
 impl Chains {
     fn of(row: &Row) -> Self {
         let record = row.adaptation.record();
         let mut chains = Self { levels: Vec::new(), properties: Vec::new() };
-        if row.producers.is_empty() {
-            return chains;
-        }
         let producers = Producers::of_row(row);
         let mut chained = vec![false; record.levels.len()];
         for (id, level) in record.levels.iter().enumerate() {
@@ -147,7 +162,7 @@ impl Chains {
             }
         }
         for (action, act) in record.actions.iter().zip(&row.acts) {
-            let behind: Vec<ActId> =
+            let behind: Vec<Source> =
                 action.properties.iter().flat_map(|property| producers.of(property.input)).collect();
             if let Some(act) = act.filter(|_| !behind.is_empty()) {
                 chains.properties.push((act, behind));
@@ -170,8 +185,15 @@ impl Chains {
             }
         }
         let mut changed = false;
-        let mut lengthen = |tables: &mut Tables, act: ActId, above: Duration| {
-            let act = &mut tables[act];
+        let mut lengthen = |tables: &mut Tables, source: Source, above: Duration| {
+            let act = match source {
+                Source::Action(act) => &mut tables[act],
+                // Dependencies are not looked at yet: nothing follows from it here.
+                Source::Element(owner) => {
+                    hold_up(tables, owner, above);
+                    return;
+                }
+            };
             let longer = act.duration.unwrap_or(UNKNOWN).saturating_add(above);
             if longer > act.critical {
                 act.critical = longer;
@@ -185,25 +207,26 @@ impl Chains {
                     Step::Into(below) => behind[*below] = behind[*below].max(above),
                     // A directory that no action of this record takes.
                     Step::To(_) if above.is_zero() => {}
-                    Step::To(act) => lengthen(tables, *act, above),
+                    Step::To(source) => lengthen(tables, *source, above),
                 }
             }
         }
-        for (act, producers) in &self.properties {
+        for (act, sources) in &self.properties {
             let above = tables[*act].critical;
-            for producer in producers {
-                lengthen(tables, *producer, above);
+            for source in sources {
+                lengthen(tables, *source, above);
             }
         }
         changed
     }
 }
 
-/// The actions that make an input: directly, or by making what it is derived from.
+/// What inputs wait for: the actions that make them, or what they are derived from; an element, if only its artifact
+/// tells.
 struct Producers<'a> {
     row: &'a Row,
     /// Behind each derivation.
-    derived: Vec<Vec<ActId>>,
+    derived: Vec<Vec<Source>>,
 }
 
 impl<'a> Producers<'a> {
@@ -211,23 +234,30 @@ impl<'a> Producers<'a> {
         let mut producers = Self { row, derived: Vec::new() };
         // What a derivation refers to has an earlier row.
         for derivation in &row.adaptation.record().derivations {
-            let mut acts: Vec<ActId> = derivation.of.iter().flat_map(|input| producers.of(*input)).collect();
-            acts.sort_unstable();
-            acts.dedup();
-            producers.derived.push(acts);
+            let mut sources: Vec<Source> = derivation.of.iter().flat_map(|input| producers.of(*input)).collect();
+            sources.sort_unstable();
+            sources.dedup();
+            producers.derived.push(sources);
         }
         producers
     }
 
-    fn of(&self, input: InputId) -> Vec<ActId> {
+    fn of(&self, input: InputId) -> Vec<Source> {
         let record = self.row.adaptation.record();
-        let mut acts = Vec::new();
+        let mut sources = Vec::new();
+        let mut element = None;
         for origin in &record.input(input).origins {
             match record.origin(*origin) {
-                Origin::Derived(id) => acts.extend(self.derived.get(id.index()).into_iter().flatten()),
-                _ => acts.extend(self.row.producers.get(origin)),
+                // Known early, whatever else is behind it.
+                Origin::Source { .. } => return Vec::new(),
+                Origin::Derived(id) => sources.extend(self.derived.get(id.index()).into_iter().flatten()),
+                Origin::Action { .. } => sources.extend(self.row.producers.get(origin).map(|act| Source::Action(*act))),
+                Origin::Artifact { element: of, .. } => element = self.row.owner_of(*of),
             }
         }
-        acts
+        if sources.is_empty() {
+            sources.extend(element.filter(|element| *element != self.row.owner).map(Source::Element));
+        }
+        sources
     }
 }

@@ -253,7 +253,7 @@ impl Priming {
             }
             self.set_stage(digest, Stage::Running);
             let Some(run) = self.runs.table.get_mut(&digest) else { continue };
-            let priority = self.options.priority.saturating_add(run.place.priority(self.tables.owners.len()));
+            let priority = self.options.priority.saturating_add(run.place.priority(self.tables.longest));
             let request = ExecuteRequest { action: digest, cache_lookup: CacheLookup::Use, priority };
             let watch = self.tasks.execute(Arc::clone(&execution), request);
             if run.rounds == 0 && run.refusals == 0 {

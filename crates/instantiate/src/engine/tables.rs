@@ -130,7 +130,6 @@ pub(super) struct Act {
     /// Its duration and that of the longest path of recorded actions behind it, see [`super::order`].
     pub(super) critical: Duration,
     pub(super) state: State,
-    pub(super) guess: bool,
     /// The build has asked for it, or for what is in its place now.
     pub(super) asked: bool,
     /// A configure script runs it, and nothing else of the element before.
@@ -185,12 +184,20 @@ pub(super) struct Tables {
     pub(super) rows: Vec<Row>,
     pub(super) acts: Vec<Act>,
     names: FxHashMap<String, OwnerId>,
+    /// The longest path of all.
+    pub(super) longest: Duration,
 }
 
 impl Tables {
     /// Tables of records, each with the name of its element.
     pub(super) fn new<'a>(graph: &Graph, records: impl Iterator<Item = (&'a str, &'a Loaded)>) -> Self {
-        let mut tables = Self { owners: Vec::new(), rows: Vec::new(), acts: Vec::new(), names: FxHashMap::default() };
+        let mut tables = Self {
+            owners: Vec::new(),
+            rows: Vec::new(),
+            acts: Vec::new(),
+            names: FxHashMap::default(),
+            longest: Duration::ZERO,
+        };
         for element in graph.elements() {
             let id = tables.owner(&element.name);
             tables[id].rank = id.0;
@@ -202,6 +209,7 @@ impl Tables {
         let known = tables.add_actions(&owners);
         tables.link(&owners, &known);
         super::order::find_paths(&mut tables, graph);
+        tables.longest = tables.acts.iter().map(|act| act.critical).max().unwrap_or_default();
         tables
     }
 
@@ -306,7 +314,6 @@ impl Tables {
                         consumers: Vec::new(),
                         critical: Duration::ZERO,
                         state: State::Waiting,
-                        guess: false,
                         asked: false,
                         probe: false,
                         compiles: false,

@@ -290,7 +290,7 @@ impl Priming {
         let act = &self.tables[id];
         let (row, action, base_digest) = (act.row, act.id, act.base);
         // Facts may have changed while things were fetched.
-        let Standing::Ready { guess, .. } = self.tables[row].adaptation.standing(action) else {
+        let Standing::Ready { .. } = self.tables[row].adaptation.standing(action) else {
             return Err(Setback::Reconsider);
         };
         let Some(Ok(base)) = self.workshop.bases.get(&base_digest).cloned() else { return Err(Setback::Requeue) };
@@ -325,7 +325,7 @@ impl Priming {
             (adapted, _) => adapted,
         };
         match adapted {
-            Ok(adapted) => self.adapted(id, adapted, guess),
+            Ok(adapted) => self.adapted(id, adapted),
             Err(error @ AdaptError::Mismatch(_)) => {
                 Err(Setback::GiveUp(Skip::new(SkipKind::Mismatch, error.to_string())))
             }
@@ -380,14 +380,13 @@ impl Priming {
         }
     }
 
-    fn adapted(&mut self, id: ActId, adapted: Adapted, guess: bool) -> Result<(), Setback> {
+    fn adapted(&mut self, id: ActId, adapted: Adapted) -> Result<(), Setback> {
         let Adapted { digest, action, command, input_root, platforms } = adapted;
         let act = &mut self.tables[id];
         if digest == act.base {
-            self.keep(id, guess);
+            self.keep(id);
             return Ok(());
         }
-        act.guess = guess;
         if act.adapted == Some(digest) && act.run == Some(digest) {
             self.set_state(id, State::Adapted);
             self.catch_up(id, digest);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use reapi_proto::raw::Node;
 use rustc_hash::FxHashMap;
 
-use super::inputs::{CHANGED, GUESS, LOST, UNKNOWN};
+use super::inputs::{CHANGED, Difference, GUESS, LOST, UNKNOWN};
 use super::{Adaptation, Now};
 use crate::model::{ActionId, DerivationId, InputId, Making, Origin, OriginId, Record};
 
@@ -69,10 +69,8 @@ impl Adaptation {
             Some((of, answer)) if *of == demand.of => *answer = now,
             _ => return Vec::new(),
         }
-        let mut changed = self.derive(BTreeSet::from([demand.derivation]));
-        changed.sort_unstable();
-        changed.dedup();
-        if changed.is_empty() { Vec::new() } else { self.spread(&changed) }
+        let changed = self.derive(BTreeSet::from([demand.derivation]));
+        self.spread(&changed)
     }
 
     /// What has changed of what is made locally there.
@@ -89,7 +87,7 @@ impl Adaptation {
 
     /// Judges derivations, and what is made of them in turn: parts have
     /// earlier rows. Returns the inputs that are not as before.
-    pub(super) fn derive(&mut self, mut pending: BTreeSet<DerivationId>) -> Vec<InputId> {
+    pub(super) fn derive(&mut self, mut pending: BTreeSet<DerivationId>) -> Vec<(InputId, Difference)> {
         let mut changed = Vec::new();
         while let Some(id) = pending.pop_first() {
             let Some(origin) = self.derived.origins[id.index()] else { continue };
@@ -99,9 +97,9 @@ impl Adaptation {
                 continue;
             }
             let inputs = self.origin_inputs.get(origin.index()).to_vec();
-            for input in self.judge_inputs(inputs) {
+            for (input, difference) in self.judge_inputs(inputs) {
                 pending.extend(self.derived.uses.get(&input).into_iter().flatten());
-                changed.push(input);
+                changed.push((input, difference));
             }
         }
         changed

@@ -19,6 +19,15 @@ pub(super) enum InputState {
     Changed { node: Option<Node>, guess: bool },
 }
 
+/// How the state of an input has changed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Difference {
+    /// A guess has come true, or what was certain is a guess now. What is made of the input stays.
+    Certainty,
+    /// It is something else, or known for the first time, or not any more.
+    Value,
+}
+
 /// The states of all inputs: a byte for each, and the nodes of the few that have changed.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
@@ -49,8 +58,8 @@ impl Inputs {
         self.now.get(&id).map(Option::as_ref)
     }
 
-    /// Says whether the input was in another state before.
-    pub(super) fn set(&mut self, id: InputId, state: InputState) -> bool {
+    /// Says how the input was in another state before, if it was.
+    pub(super) fn set(&mut self, id: InputId, state: InputState) -> Option<Difference> {
         let guess = |guess| if guess { GUESS } else { 0 };
         let (flags, node) = match state {
             InputState::Unknown => (UNKNOWN, None),
@@ -59,17 +68,17 @@ impl Inputs {
             InputState::Changed { node, guess: g } => (CHANGED | guess(g), Some(node)),
         };
         let old = std::mem::replace(&mut self.flags[id.index()], flags);
-        match node {
+        let same_node = match node {
             Some(node) => {
                 let before = self.now.insert(id, node);
-                old != flags || before.as_ref() != self.now.get(&id)
+                before.as_ref() == self.now.get(&id)
             }
-            None => {
-                if old & CHANGED != 0 {
-                    self.now.remove(&id);
-                }
-                old != flags
-            }
+            None => old & CHANGED == 0 || self.now.remove(&id).is_none(),
+        };
+        match () {
+            () if !same_node || (old ^ flags) & !GUESS != 0 => Some(Difference::Value),
+            () if old != flags => Some(Difference::Certainty),
+            () => None,
         }
     }
 }

@@ -4,7 +4,7 @@ mod derived;
 mod inputs;
 mod uses;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use derived::Demand;
 use derived::Derived;
-use inputs::{CHANGED, GUESS, InputState, Inputs, LOST, UNKNOWN};
+use inputs::{CHANGED, Difference, GUESS, InputState, Inputs, LOST, UNKNOWN};
 use uses::{Lists, Uses};
 
 use crate::forest::{Forest, Missing};
@@ -199,7 +199,8 @@ impl Adaptation {
     }
 
     /// Takes facts in. Returns the actions whose standing or adaptation may
-    /// differ from before, in order.
+    /// differ from before, in order. An action of which only a guess has come
+    /// true is not among them: its adaptation is what it was.
     pub fn settle(&mut self, facts: impl IntoIterator<Item = (OriginId, Now)>) -> Vec<ActionId> {
         let mut touched = Vec::new();
         for (origin, now) in facts {
@@ -214,7 +215,7 @@ impl Adaptation {
         let mut changed = self.judge_inputs(touched);
         let uses = &self.derived.uses;
         let derivations: BTreeSet<DerivationId> =
-            changed.iter().filter_map(|input| uses.get(input)).flatten().copied().collect();
+            changed.iter().filter_map(|(input, _)| uses.get(input)).flatten().copied().collect();
         changed.extend(self.derive(derivations));
         self.spread(&changed)
     }
@@ -252,7 +253,7 @@ impl Adaptation {
         self.seen.extend(seen);
         let mut changed = self.judge_inputs(inputs);
         let uses = &self.derived.uses;
-        let derivations = changed.iter().filter_map(|input| uses.get(input)).flatten().copied().collect();
+        let derivations = changed.iter().filter_map(|(input, _)| uses.get(input)).flatten().copied().collect();
         changed.extend(self.derive(derivations));
         self.spread(&changed)
     }
@@ -469,13 +470,11 @@ impl Adaptation {
     }
 
     /// Judges inputs; returns those that are not as before.
-    fn judge_inputs(&mut self, inputs: impl IntoIterator<Item = InputId>) -> Vec<InputId> {
+    fn judge_inputs(&mut self, inputs: impl IntoIterator<Item = InputId>) -> Vec<(InputId, Difference)> {
         let mut changed = Vec::new();
         for input in inputs {
             let state = self.judge_input(input);
-            if self.inputs.set(input, state) {
-                changed.push(input);
-            }
+            changed.extend(self.inputs.set(input, state).map(|difference| (input, difference)));
         }
         changed
     }
@@ -593,12 +592,15 @@ impl Adaptation {
         })
     }
 
-    /// Judges everything above changed inputs anew, bottom-up. Returns the actions that have any of them.
-    fn spread(&mut self, inputs: &[InputId]) -> Vec<ActionId> {
+    /// Judges everything above changed inputs anew, bottom-up. Returns the
+    /// actions that have any of them, where more than certainty has changed.
+    fn spread(&mut self, inputs: &[(InputId, Difference)]) -> Vec<ActionId> {
         if inputs.is_empty() {
             return Vec::new();
         }
-        self.generation += 1;
+        if inputs.iter().any(|(_, difference)| *difference == Difference::Value) {
+            self.generation += 1;
+        }
         let many = inputs.len() * WHOLESALE >= self.inputs.len();
         if many || (self.uses.is_none() && self.passes < PASSES) {
             self.passes += 1;
@@ -606,45 +608,60 @@ impl Adaptation {
         }
         let uses = self.uses.take().unwrap_or_else(|| Uses::of(&self.record));
         let mut actions = BTreeSet::new();
-        let mut pending: BTreeSet<LevelId> = BTreeSet::new();
-        for input in inputs {
-            pending.extend(uses.input_levels.get(input.index()));
-            actions.extend(uses.property_actions.get(input.index()));
+        let mut pending: BTreeMap<LevelId, Difference> = BTreeMap::new();
+        let visit = |pending: &mut BTreeMap<LevelId, Difference>, levels: &[LevelId], difference: Difference| {
+            for level in levels {
+                let known = pending.entry(*level).or_insert(difference);
+                *known = difference.max(*known);
+            }
+        };
+        for (input, difference) in inputs {
+            visit(&mut pending, uses.input_levels.get(input.index()), *difference);
+            if *difference == Difference::Value {
+                actions.extend(uses.property_actions.get(input.index()));
+            }
         }
         // Parents have higher rows, so each level is judged after everything below it.
-        while let Some(level) = pending.pop_first() {
+        while let Some((level, difference)) = pending.pop_first() {
             self.flags[level.index()] = judge_level(&self.inputs, &self.flags, self.record.level(level));
-            self.rewriter.forget(level);
-            pending.extend(uses.level_parents.get(level.index()));
-            actions.extend(uses.root_actions.get(level.index()));
+            visit(&mut pending, uses.level_parents.get(level.index()), difference);
+            if difference == Difference::Value {
+                self.rewriter.forget(level);
+                actions.extend(uses.root_actions.get(level.index()));
+            }
         }
         self.uses = Some(uses);
         actions.into_iter().collect()
     }
 
     /// [`spread`](Self::spread) in one pass over all levels, which are in bottom-up order already.
-    fn spread_everywhere(&mut self, inputs: &[InputId]) -> Vec<ActionId> {
-        let mut is_changed = vec![false; self.inputs.len()];
-        for input in inputs {
-            is_changed[input.index()] = true;
+    fn spread_everywhere(&mut self, inputs: &[(InputId, Difference)]) -> Vec<ActionId> {
+        let mut changed: Vec<Option<Difference>> = vec![None; self.inputs.len()];
+        for (input, difference) in inputs {
+            let known = &mut changed[input.index()];
+            *known = (*known).max(Some(*difference));
         }
-        let mut above = vec![false; self.flags.len()];
+        let mut above: Vec<Option<Difference>> = vec![None; self.flags.len()];
         for (row, entries) in self.record.levels.iter().enumerate() {
-            let concerned = entries.iter().any(|(_, below)| match below {
-                Below::Input(input) => is_changed[input.index()],
+            let below = entries.iter().map(|(_, below)| match below {
+                Below::Input(input) => changed[input.index()],
                 Below::Level(level) => above[level.index()],
             });
-            if concerned {
-                above[row] = true;
+            let difference = below.max().flatten();
+            if difference.is_some() {
+                above[row] = difference;
                 self.flags[row] = judge_level(&self.inputs, &self.flags, entries);
+            }
+            if difference == Some(Difference::Value) {
                 self.rewriter.forget(LevelId(crate::path::index(row)));
             }
         }
         let concerned = |id: &ActionId| {
             let action = self.record.action(*id);
-            action.root.is_some_and(|root| above[root.index()])
-                || action.properties.iter().any(|property| is_changed[property.input.index()])
-                || action.conditions.iter().any(|condition| is_changed[condition.index()])
+            let inputs = action.properties.iter().map(|property| property.input);
+            let mut inputs = inputs.chain(action.conditions.iter().copied());
+            action.root.is_some_and(|root| above[root.index()] == Some(Difference::Value))
+                || inputs.any(|input| changed[input.index()] == Some(Difference::Value))
         };
         self.record.action_ids().filter(concerned).collect()
     }
