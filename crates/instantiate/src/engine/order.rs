@@ -61,8 +61,9 @@ impl Place {
     /// How much later the service may execute it than what has the `longest` remaining path.
     pub(super) fn priority(&self, longest: Duration) -> i32 {
         let Reverse(remaining) = self.remaining;
-        let share = 1.0 - remaining.as_secs_f64() / longest.as_secs_f64().max(f64::MIN_POSITIVE);
-        (share.clamp(0.0, 1.0) * f64::from(PRIORITY_STEPS)) as i32
+        let shorter = longest.saturating_sub(remaining).as_millis() * PRIORITY_STEPS.unsigned_abs() as u128;
+        let steps = shorter.checked_div(longest.as_millis()).unwrap_or_default();
+        i32::try_from(steps).unwrap_or(PRIORITY_STEPS)
     }
 
     /// The recorded action whose place it is.
