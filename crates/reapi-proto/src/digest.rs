@@ -1,5 +1,6 @@
 //! Content digests: parsed once at the edge, never degenerate afterwards.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -144,12 +145,11 @@ impl Hasher {
     /// The digest of everything added.
     #[must_use]
     pub fn finish(self) -> Digest {
-        let mut hash = [0; 64];
-        match self.state {
-            State::Sha256(h) => hash[..32].copy_from_slice(&h.finalize()),
-            State::Sha384(h) => hash[..48].copy_from_slice(&h.finalize()),
-            State::Sha512(h) => hash[..64].copy_from_slice(&h.finalize()),
-        }
+        let hash = match self.state {
+            State::Sha256(h) => h.finalize().into(),
+            State::Sha384(h) => long::keep(&h.finalize()),
+            State::Sha512(h) => long::keep(&h.finalize()),
+        };
         Digest { hash, size_bytes: self.size_bytes, function: self.function }
     }
 }
@@ -166,10 +166,13 @@ impl fmt::Debug for Hasher {
 /// into it once. Two digests with the same hash and different sizes are
 /// different (the specification makes the size part of the identity).
 /// Ordering is by hash bytes, then size, then function.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// Takes 48 bytes, as there are millions of them. Hashes of more than 32 bytes
+/// do not fit: each distinct one is kept once, for as long as the process lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
-    /// The hash, zero-padded behind the function's length.
-    hash: [u8; 64],
+    /// The hash, or what [`long::keep`] makes of a longer one.
+    hash: [u8; 32],
     size_bytes: u64,
     function: DigestFunction,
 }
@@ -186,9 +189,7 @@ impl Digest {
         if size_bytes > i64::MAX as u64 {
             return Err(DigestError::Size(size_bytes.to_string()));
         }
-        let mut padded = [0; 64];
-        padded[..hash.len()].copy_from_slice(hash);
-        Ok(Self { hash: padded, size_bytes, function })
+        Ok(Self { hash: kept(hash), size_bytes, function })
     }
 
     /// A digest from the lowercase hexadecimal hash and size of a wire message.
@@ -204,9 +205,19 @@ impl Digest {
 
     /// A digest from what [`check_hex`] has accepted.
     pub(crate) fn from_checked_hex(function: DigestFunction, hash: &[u8], size_bytes: u64) -> Self {
-        let mut raw = [0; 64];
-        decode_hex(hash, &mut raw);
-        Self { hash: raw, size_bytes, function }
+        let hash = match function {
+            DigestFunction::Sha256 => {
+                let mut raw = [0; 32];
+                decode_hex(hash, &mut raw);
+                raw
+            }
+            DigestFunction::Sha384 | DigestFunction::Sha512 => {
+                let mut raw = [0; 64];
+                decode_hex(hash, &mut raw);
+                kept(&raw[..function.hash_bytes()])
+            }
+        };
+        Self { hash, size_bytes, function }
     }
 
     /// The digest of `data` under `function`.
@@ -224,7 +235,10 @@ impl Digest {
     /// The raw hash.
     #[must_use]
     pub fn hash(&self) -> &[u8] {
-        &self.hash[..self.function.hash_bytes()]
+        match self.function {
+            DigestFunction::Sha256 => &self.hash,
+            DigestFunction::Sha384 | DigestFunction::Sha512 => long::whole(&self.hash),
+        }
     }
 
     /// Size of the blob in bytes; never above `i64::MAX`.
@@ -262,11 +276,82 @@ impl Digest {
     pub(crate) fn hex(&self) -> Hex {
         let mut digits = [0; 128];
         let len = self.function.hash_bytes() * 2;
-        match (self.hash.first_chunk::<32>(), digits.first_chunk_mut::<64>()) {
-            (Some(hash), Some(digits)) if self.function == DigestFunction::Sha256 => encode_hex(hash, digits),
+        match digits.first_chunk_mut::<64>() {
+            Some(digits) if self.function == DigestFunction::Sha256 => encode_hex(&self.hash, digits),
             _ => encode_hex(self.hash(), &mut digits),
         }
         Hex { digits, len }
+    }
+}
+
+/// A hash of any length, as a digest holds it.
+fn kept(hash: &[u8]) -> [u8; 32] {
+    match hash.first_chunk::<32>() {
+        Some(whole) if hash.len() == 32 => *whole,
+        _ => long::keep(hash),
+    }
+}
+
+/// Hashes that do not fit into a digest.
+mod long {
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, PoisonError, RwLock};
+
+    #[derive(Default)]
+    struct Hashes {
+        all: Vec<&'static [u8]>,
+        places: HashMap<&'static [u8], usize>,
+    }
+
+    // Entries are only ever added, whole: nobody who panics leaves less behind.
+    static HASHES: LazyLock<RwLock<Hashes>> = LazyLock::new(RwLock::default);
+
+    /// How much of a hash stands in front of its place.
+    const FRONT: usize = 24;
+
+    /// The start of a hash, and its place among those that are kept: equal for equal hashes.
+    pub(super) fn keep(hash: &[u8]) -> [u8; 32] {
+        let known = HASHES.read().unwrap_or_else(PoisonError::into_inner).places.get(hash).copied();
+        let place = known.unwrap_or_else(|| {
+            let mut hashes = HASHES.write().unwrap_or_else(PoisonError::into_inner);
+            let Hashes { all, places } = &mut *hashes;
+            if let Some(place) = places.get(hash) {
+                return *place;
+            }
+            let hash: &'static [u8] = Box::leak(hash.into());
+            all.push(hash);
+            places.insert(hash, all.len() - 1);
+            all.len() - 1
+        });
+        let mut kept = [0; 32];
+        let (front, back) = kept.split_at_mut(FRONT);
+        front.iter_mut().zip(hash).for_each(|(kept, byte)| *kept = *byte);
+        back.iter_mut().zip(place.to_le_bytes()).for_each(|(kept, byte)| *kept = byte);
+        kept
+    }
+
+    /// The hash that was kept.
+    pub(super) fn whole(kept: &[u8; 32]) -> &'static [u8] {
+        let mut place = [0; size_of::<usize>()];
+        place.iter_mut().zip(&kept[FRONT..]).for_each(|(byte, kept)| *byte = *kept);
+        let hashes = HASHES.read().unwrap_or_else(PoisonError::into_inner);
+        hashes.all.get(usize::from_le_bytes(place)).copied().unwrap_or_default()
+    }
+}
+
+impl Ord for Digest {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let hashes = match (self.function, other.function) {
+            (DigestFunction::Sha256, DigestFunction::Sha256) => self.hash.cmp(&other.hash),
+            _ => self.hash().cmp(other.hash()),
+        };
+        hashes.then(self.size_bytes.cmp(&other.size_bytes)).then(self.function.cmp(&other.function))
+    }
+}
+
+impl PartialOrd for Digest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -425,7 +510,33 @@ mod tests {
         assert!(one.matches(b"x") && !other.matches(b"x"));
     }
 
+    #[test]
+    fn it_takes_no_more_room_than_it_says() {
+        assert_eq!(size_of::<Digest>(), 48);
+    }
+
     proptest! {
+        #[test]
+        fn order_and_equality_are_those_of_the_bytes(
+            (a, b) in (prop::sample::select(&DigestFunction::ALL[..]), prop::sample::select(&DigestFunction::ALL[..])),
+            (one, other) in (any::<[u8; 64]>(), any::<[u8; 64]>()),
+            same_front: bool,
+            sizes in (0..2_u64, 0..2_u64),
+        ) {
+            let mut other = other;
+            if same_front {
+                other[..40].copy_from_slice(&one[..40]);
+            }
+            let digest = |function: DigestFunction, hash: &[u8; 64], size| {
+                Digest::from_raw(function, &hash[..function.hash_bytes()], size).unwrap()
+            };
+            let (one, other) = (digest(a, &one, sizes.0), digest(b, &other, sizes.1));
+            let key = |digest: &Digest| (digest.hash().to_vec(), digest.size_bytes(), digest.function());
+            prop_assert_eq!(one.cmp(&other), key(&one).cmp(&key(&other)));
+            prop_assert_eq!(one == other, key(&one) == key(&other));
+            prop_assert_eq!(Digest::from_raw(a, one.hash(), one.size_bytes()), Ok(one));
+        }
+
         #[test]
         fn text_round_trips(data: Vec<u8>, function in prop::sample::select(&DigestFunction::ALL[..])) {
             let digest = function.digest(&data);
