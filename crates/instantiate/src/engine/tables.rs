@@ -181,9 +181,6 @@ pub(super) enum Told {
     OutputsOf(Digest),
 }
 
-/// Which element each record means by each of its own numbers.
-type Mentions = FxHashMap<(RowId, ElementId), OwnerId>;
-
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) owners: Vec<Owner>,
@@ -211,9 +208,8 @@ impl Tables {
         for (name, loaded) in records {
             tables.add_record(graph, name, loaded);
         }
-        let owners = tables.mentions();
-        let known = tables.add_actions(&owners);
-        tables.link(&owners, &known);
+        let known = tables.add_actions();
+        tables.link(&known);
         super::order::find_paths(&mut tables, graph);
         tables.longest = tables.acts.iter().map(|act| act.critical).max().unwrap_or_default();
         tables
@@ -292,20 +288,17 @@ impl Tables {
         });
     }
 
-    fn mentions(&self) -> Mentions {
-        let owners = self.owners.iter().enumerate();
-        owners.flat_map(|(id, owner)| owner.mentions.iter().map(move |mention| (*mention, OwnerId(id)))).collect()
-    }
-
     /// Every action once: in its own element's record if that has it, else in the first that copied it. Copies of what
     /// ran in an element that will not be built are left out, unless only they tell what it made.
-    fn add_actions(&mut self, owners: &Mentions) -> FxHashMap<(OwnerId, Digest), ActId> {
-        let mut known = FxHashMap::default();
+    fn add_actions(&mut self) -> FxHashMap<(OwnerId, Digest), ActId> {
+        let actions = self.rows.iter().map(|row| row.adaptation.record().actions.len()).sum();
+        let mut known = FxHashMap::with_capacity_and_hasher(actions, rustc_hash::FxBuildHasher);
+        self.acts.reserve(actions);
         for copies in [false, true] {
             for row in self.row_ids() {
                 let record = Arc::clone(self[row].adaptation.record());
                 for (id, action) in record.action_ids().zip(&record.actions) {
-                    let Some(&owner) = owners.get(&(row, action.element)) else { continue };
+                    let Some(owner) = self[row].owner_of(action.element) else { continue };
                     if (action.element != ElementId::SELF) != copies || known.contains_key(&(owner, action.base)) {
                         continue;
                     }
@@ -343,12 +336,12 @@ impl Tables {
 
     /// Who consumes what. An origin that no recorded action feeds is lost from the start, unless its element will
     /// not be built and is as recorded.
-    fn link(&mut self, owners: &Mentions, known: &FxHashMap<(OwnerId, Digest), ActId>) {
+    fn link(&mut self, known: &FxHashMap<(OwnerId, Digest), ActId>) {
         for row in self.row_ids() {
             let record = Arc::clone(self[row].adaptation.record());
             for (id, origin) in used_origins(&record) {
                 let Origin::Action { element, base, .. } = origin else { continue };
-                match owners.get(&(row, *element)).and_then(|owner| known.get(&(*owner, *base))) {
+                match self[row].owner_of(*element).and_then(|owner| known.get(&(owner, *base))) {
                     Some(&act) => {
                         self[act].consumers.push((row, id));
                         self[row].producers.insert(id, act);
