@@ -144,6 +144,8 @@ fn blind_actions(runtime: &Runtime, effort: Effort) {
         figure(Kind::Counted, &name("calls"), number(measured.calls()) / number(base.calls()), 1.5);
         let blobs = |measured: &Measured| number(measured.stats.read_blobs.blobs);
         figure(Kind::Counted, &name("blobs read"), blobs(&measured) / blobs(&base), 1.5);
+        let bytes = |measured: &Measured| number(measured.stats.read_blobs.bytes);
+        figure(Kind::Counted, &name("bytes read"), bytes(&measured) / bytes(&base), 1.5);
     }
 }
 
