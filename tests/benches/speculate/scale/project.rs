@@ -78,9 +78,9 @@ impl Project {
         };
         let mut now: Vec<Built> = Vec::with_capacity(rows);
         let mut results = Vec::new();
-        for row in 0..rows {
+        for (row, then) in recorded.iter().enumerate() {
             if !is_stale(row) {
-                now.push(recorded[row].clone());
+                now.push(then.clone());
                 continue;
             }
             let mut blobs = Blobs::default();
