@@ -54,7 +54,7 @@ enum Task {
         /// Only what does not depend on the machine.
         #[arg(long)]
         quick: bool,
-        /// Workloads: small, medium, large; all of them if none is named.
+        /// Workloads: small, medium, large, scale; all of them if none is named.
         sizes: Vec<String>,
     },
     /// Measure how exactly the tool predicts, over many kinds of change of real projects.

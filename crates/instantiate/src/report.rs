@@ -25,7 +25,8 @@ pub struct ElementReport {
     /// Its record.
     pub record: RecordReport,
     /// The recorded actions in the order in which they ran. A copy of an
-    /// action that is in its own element's record as well is only listed there.
+    /// action that is in its own element's record as well is only listed
+    /// there, one of an element that will not be built nowhere.
     pub actions: Vec<ActionReport>,
 }
 
@@ -36,6 +37,9 @@ pub enum RecordReport {
     Exact,
     /// It was recorded under another weak key, with other sources.
     Nearest,
+    /// The element is current: it will not be built, so nobody asks for its
+    /// actions. Whether there is a record was not looked at.
+    Current,
     /// There is none.
     None(Skip),
 }
@@ -139,7 +143,9 @@ pub struct Totals {
     pub elements: u64,
     /// Elements with a usable record.
     pub records: u64,
-    /// Recorded actions.
+    /// Elements that are current, whose records were not needed.
+    pub current: u64,
+    /// Recorded actions, those of current elements apart.
     pub actions: u64,
     /// Actions with [`Outcome::Unchanged`].
     pub unchanged: u64,

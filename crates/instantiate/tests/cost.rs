@@ -34,3 +34,63 @@ async fn reads_do_not_grow_with_actions() {
         assert!(many.write_blobs.calls <= if dry { 0 } else { 5 }, "{}", many.write_blobs.calls);
     }
 }
+
+/// Calls, and blobs that they were about, of every kind.
+fn work(stats: &Stats) -> (u64, u64) {
+    let all = [&stats.find_missing, &stats.read_blobs, &stats.write_blobs, &stats.fetch_action_result];
+    (all.iter().map(|method| method.calls).sum(), all.iter().map(|method| method.blobs).sum())
+}
+
+/// Nothing will be built: no service is asked for anything, however large the project is.
+#[tokio::test]
+async fn nothing_is_asked_where_nothing_changed() {
+    for units in [2, 400] {
+        let state = State::default().with_units(units);
+        let scene = Scene::new(state.clone(), state).await;
+        scene.world.store.take_stats();
+        let report = scene.prime().await;
+        assert_eq!((report.totals.elements, report.totals.current), (4, 4));
+        assert_eq!(scene.world.store.take_stats(), Stats::default(), "{units}");
+
+        // Where they are asked for all the same: the records in one go, and no more than the results themselves.
+        let report = scene.prime_all().await;
+        assert_eq!(report.totals.unchanged, 5 + units as u64);
+        let stats = scene.world.store.take_stats();
+        assert_eq!((stats.read_blobs.calls, stats.read_blobs.blobs), (1, 2));
+        assert_eq!((stats.find_missing.calls, stats.write_blobs.calls), (1, 0));
+        assert_eq!(stats.fetch_action_result.calls, 5 + units as u64);
+    }
+}
+
+/// One file of the application is edited: one compile and the link see it.
+async fn edited(units: usize, dry: bool) -> (Report, Stats) {
+    let old = State::default().with_units(units);
+    let mut new = old.clone();
+    new.app_sources.insert("main.c".to_owned(), "edited\n".to_owned());
+    let scene = Scene::new(old, new).await;
+    scene.world.store.take_stats();
+    let engine = if dry { scene.dry_engine() } else { scene.engine() };
+    let report = engine.run_static().await.unwrap();
+    (report, scene.world.store.take_stats())
+}
+
+#[tokio::test]
+async fn actions_that_do_not_see_the_change_cost_no_reads() {
+    for dry in [true, false] {
+        let (few_report, few) = edited(38, dry).await;
+        let (many_report, many) = edited(398, dry).await;
+        assert_eq!((few_report.totals.actions, many_report.totals.actions), (41, 401));
+        assert_eq!(few_report.totals.unchanged + 360, many_report.totals.unchanged);
+        assert_eq!((few.read_blobs.calls, few.read_blobs.blobs), (many.read_blobs.calls, many.read_blobs.blobs));
+        assert_eq!((few.write_blobs.calls, few.write_blobs.blobs), (many.write_blobs.calls, many.write_blobs.blobs));
+        if dry {
+            let ((calls, blobs), (more_calls, more_blobs)) = (work(&few), work(&many));
+            assert!(calls > 0 && more_calls * 2 <= calls * 3, "{calls} calls became {more_calls}");
+            assert!(blobs > 0 && more_blobs * 2 <= blobs * 3, "{blobs} blobs became {more_blobs}");
+        } else {
+            // The build will ask for each of them, so each result has to be there: the protocol has no question for several.
+            let unseen = many_report.totals.unchanged - few_report.totals.unchanged;
+            assert_eq!(many.fetch_action_result.calls - few.fetch_action_result.calls, unseen);
+        }
+    }
+}

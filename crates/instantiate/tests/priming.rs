@@ -38,7 +38,7 @@ async fn a_changed_header_is_followed_to_the_last_link() {
 #[tokio::test]
 async fn nothing_changed_and_nothing_is_done() {
     let scene = Scene::new(State::default(), State::default()).await;
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     assert_eq!((report.totals.unchanged, report.totals.cached), (5, 5));
     assert!(scene.toy.submitted().is_empty());
     let stats = scene.world.store.stats();
@@ -51,7 +51,7 @@ async fn an_evicted_result_is_made_again() {
     let scene = Scene::new(State::default(), State::default()).await;
     let lib_a = scene.old["lib.bst"].actions[1];
     scene.world.store.forget_action_result(&lib_a);
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     assert_eq!(scene.toy.submitted(), [lib_a]);
     assert_eq!(action(&report, "lib.a").outcome, Outcome::Unchanged);
     assert_eq!(action(&report, "lib.a").execution, ExecutionReport::Executed);
@@ -61,7 +61,7 @@ async fn an_evicted_result_is_made_again() {
     let result = scene.world.store.fetch_action_result(&lib_a).await.unwrap().unwrap();
     let archive = Digest::try_from(&result.output_files[0].digest).unwrap();
     scene.world.store.forget(&archive);
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     assert_eq!(scene.toy.submitted(), [lib_a, lib_a]);
     assert_eq!(action(&report, "lib.a").execution, ExecutionReport::Executed);
 }

@@ -36,7 +36,7 @@ async fn edited() -> Scene {
 }
 
 fn with_lookup(scene: &Scene, lookup: Lookup) -> Engine {
-    scene.engine().with_options(Options { lookup, ..Options::default() })
+    scene.engine_for_all().with_options(Options { lookup, ..Options::default() })
 }
 
 #[tokio::test]
@@ -99,14 +99,14 @@ async fn records_that_cannot_be_read() {
     scene.world.store.forget(&message);
     let garbage = scene.world.store.put("no message at all");
     scene.element("app.bst").speculative_actions = Some(garbage);
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     assert_eq!(refusal(&report, "base.bst"), Some(SkipKind::NoRecord));
     assert_eq!(refusal(&report, "lib.bst"), Some(SkipKind::NoRecord));
     assert_eq!(refusal(&report, "app.bst"), Some(SkipKind::Malformed));
     assert_eq!(report.totals.skips[&SkipKind::NoRecord], 3);
 
     scene.world.store.corrupt(&message, "damaged");
-    assert_eq!(refusal(&scene.prime().await, "lib.bst"), Some(SkipKind::Service));
+    assert_eq!(refusal(&scene.prime_all().await, "lib.bst"), Some(SkipKind::Service));
 }
 
 /// Has several records for an element, or fails.
@@ -136,12 +136,12 @@ async fn the_first_candidate_that_fits_is_used() {
     let candidate = |message, key: &str| Candidate { message, weak_key: Some(key.to_owned()) };
     let candidates =
         vec![candidate(garbage, "weak-app.bst"), candidate(good, "other"), candidate(good, "weak-app.bst")];
-    let report = scene.engine().with_records(Arc::new(Index(Some(candidates)))).run_static().await.unwrap();
+    let report = scene.engine_for_all().with_records(Arc::new(Index(Some(candidates)))).run_static().await.unwrap();
     assert_eq!(record_of(&report, "app.bst"), &RecordReport::Exact);
     assert_eq!(refusal(&report, "lib.bst"), Some(SkipKind::NoRecord));
     assert_eq!(action(&report, "main.o").outcome, Outcome::Adapted);
 
-    let report = scene.engine().with_records(Arc::new(Index(None))).run_static().await.unwrap();
+    let report = scene.engine_for_all().with_records(Arc::new(Index(None))).run_static().await.unwrap();
     assert!(report.elements.iter().all(|e| refusal(&report, &e.name) == Some(SkipKind::Service)));
 }
 

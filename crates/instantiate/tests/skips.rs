@@ -82,7 +82,7 @@ async fn actions_that_must_not_be_cached() {
             scene.world.store.forget_action_result(action);
         }
     }
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     assert_eq!((report.totals.unchanged, report.totals.executions), (5, 0));
     let unchanged = action(&report, "main.o");
     assert_eq!(unchanged.execution, ExecutionReport::NotRun);
@@ -144,7 +144,7 @@ async fn a_cached_failure_is_no_hit() {
     check(action(&report, "lib.a"), SkipKind::InputLost, "will not become known");
 
     let scene = Scene::new(failing.clone(), failing).await;
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     assert_eq!((report.totals.unchanged, report.totals.cached), (5, 2), "the archive and the link of nothing");
     assert!(scene.toy.submitted().is_empty());
 }
@@ -209,12 +209,12 @@ async fn an_evicted_result_whose_inputs_are_gone() {
     let lib_o = scene.old["lib.bst"].actions[0];
     scene.world.store.forget_action_result(&lib_o);
     scene.world.store.forget(&input_root(&scene, &lib_o));
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     let compile = action(&report, "lib.o");
     assert_eq!(compile.outcome, Outcome::Unchanged);
     assert!(matches!(&compile.execution, ExecutionReport::Failed(reason) if reason.contains("missing")), "{compile:?}");
     scene.world.store.forget(&lib_o);
-    let report = scene.prime().await;
+    let report = scene.prime_all().await;
     assert!(matches!(&action(&report, "lib.o").execution, ExecutionReport::Failed(reason) if reason.contains("gone")));
     assert_eq!(report.totals.unchanged, 5);
 }

@@ -4,9 +4,9 @@
 //! right beside it: absolute times say little on shared machines. Predictions are compared with the expected
 //! actions digest for digest, and one wrong one ends the run.
 //!
-//! `cargo bench -p bst-sa-tests --bench speculate [-- SIZE… --quick]`; all sizes by default. With `--quick`, what
-//! depends on the machine is not measured. With a service's URL in `BST_SA_TEST_URL`, variant `one` is primed
-//! through it as well. `cargo xtask bench` makes a table of it.
+//! `cargo bench -p bst-sa-tests --bench speculate [-- SIZE… scale --quick]`; by default all sizes, and `scale`, which
+//! is about projects of many elements. With `--quick`, what depends on the machine is not measured. With a service's
+//! URL in `BST_SA_TEST_URL`, variant `one` is primed through it as well. `cargo xtask bench` makes a table of it.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 #![allow(clippy::panic, reason = "figures of wrong results are worse than none")]
@@ -17,6 +17,7 @@ mod instantiate;
 mod limits;
 mod measure;
 mod replay;
+mod scale;
 
 use std::time::Instant;
 
@@ -38,8 +39,13 @@ fn main() {
     let sizes: Vec<Size> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let quick = std::env::args().any(|argument| argument == "--quick");
     let effort = if quick { Effort::Counts } else { Effort::Everything };
-    for size in if sizes.is_empty() { Size::ALL.to_vec() } else { sizes } {
+    let scale = std::env::args().any(|argument| argument == "scale");
+    let all = sizes.is_empty() && !scale;
+    for size in if all { Size::ALL.to_vec() } else { sizes } {
         run(&runtime, size, effort);
+    }
+    if all || scale {
+        scale::run(&runtime, effort);
     }
 }
 

@@ -1,6 +1,5 @@
 //! `bst-sa instantiate` and `bst-sa prime`: the same engine, without and with execution.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +26,9 @@ enum Detail {
     Outcomes,
     Executions,
 }
+
+/// Why the record of an element was not looked at.
+const CURRENT: &str = "the artifact is current, so nothing of it will be built";
 
 pub(crate) async fn instantiate(args: InstantiateArgs) -> Result<ExitCode, Failure> {
     let elements =
@@ -86,7 +88,8 @@ async fn run(
 ) -> Result<Report, Failure> {
     let bar = Arc::new(Mutex::new(Progress::new("loading records")));
     let shown = Arc::clone(&bar);
-    let names = with_dependencies(&elements, named)?;
+    let names: Vec<String> =
+        named.iter().map(|name| Ok(elements.get(name)?.name.clone())).collect::<Result<_, Failure>>()?;
     let observation = Observation::start(observe, move |p| {
         let bar = shown.lock().unwrap_or_else(PoisonError::into_inner);
         bar.say(progress::line(p));
@@ -96,23 +99,10 @@ async fn run(
         .with_options(options)
         .with_records(records)
         .with_observer(observation.observer());
-    if let Some(names) = names {
-        engine = engine.with_elements(names);
+    if !names.is_empty() {
+        engine = engine.with_elements(names).with_dependencies();
     }
     engine.run_static().await.map_err(|e| Failure::usage("nothing was done").because(&e))
-}
-
-/// The named elements and everything that they build against; `None` for the whole graph.
-fn with_dependencies(elements: &Elements, named: &[String]) -> Result<Option<Vec<String>>, Failure> {
-    if named.is_empty() {
-        return Ok(None);
-    }
-    let mut names = BTreeSet::new();
-    for name in named {
-        names.insert(elements.get(name)?.name.clone());
-        names.extend(elements.graph.closure(name).iter().map(|e| e.name.clone()));
-    }
-    Ok(Some(names.into_iter().collect()))
 }
 
 fn finish(report: &Report, as_json: bool, detail: Detail) -> Result<ExitCode, Failure> {
@@ -159,8 +149,13 @@ fn json_report(report: &Report, detail: Detail) -> Value {
                 })
                 .collect();
             let mut value = json!({ "name": element.name, "actions": actions });
-            if let RecordReport::None(skip) = &element.record {
-                value["reason"] = skip.to_string().into();
+            match &element.record {
+                RecordReport::Exact | RecordReport::Nearest => {}
+                RecordReport::Current => {
+                    value["current"] = true.into();
+                    value["reason"] = CURRENT.into();
+                }
+                RecordReport::None(skip) => value["reason"] = skip.to_string().into(),
             }
             value
         })
@@ -168,6 +163,7 @@ fn json_report(report: &Report, detail: Detail) -> Value {
     let totals = &report.totals;
     let mut sums = Map::new();
     let mut sum = |name: &str, count: u64| sums.insert(name.to_owned(), count.into());
+    sum("current", totals.current);
     sum("actions", totals.actions);
     sum("unchanged", totals.unchanged);
     sum("adapted", totals.adapted);
@@ -194,7 +190,7 @@ fn print_tables(report: &Report, detail: Detail) -> Result<(), Failure> {
         heads.extend(["executed", "cached", "failed"]);
     }
     let mut table = output::table(&heads, 1);
-    for element in &report.elements {
+    for element in report.elements.iter().filter(|element| element.record != RecordReport::Current) {
         let outcome = |o: Outcome| element.actions.iter().filter(|a| a.outcome == o).count().to_string();
         let mut row = vec![
             element.name.clone(),
@@ -215,6 +211,9 @@ fn print_tables(report: &Report, detail: Detail) -> Result<(), Failure> {
         table.add_row(row);
     }
     output::print(&table.trim_fmt())?;
+    if report.totals.current > 0 {
+        output::print(&format!("{} elements left alone: {CURRENT}", report.totals.current))?;
+    }
     for element in &report.elements {
         if let RecordReport::None(skip) = &element.record {
             output::print(&format!("{}: no record used: {skip}", element.name))?;

@@ -254,6 +254,32 @@ async fn an_element_without_a_record_is_named() {
 }
 
 #[tokio::test]
+async fn elements_that_will_not_be_built_are_left_alone_unless_they_are_named() {
+    let world = world();
+    let site = Site::new(world).await;
+    let generated = site.generate().arg("--json").json().await;
+    site.write("next.json", &with_records(world.after.clone(), &generated));
+    let report = site.predict(&[]).await;
+    for element in report["elements"].as_array().unwrap() {
+        assert_eq!(members(element), ["actions", "current", "name", "reason"].into());
+        assert_eq!((&element["current"], &element["actions"]), (&true.into(), &Value::Array(Vec::new())));
+        assert_eq!(element["reason"], "the artifact is current, so nothing of it will be built");
+    }
+    assert_eq!((&report["totals"]["current"], &report["totals"]["actions"]), (&3.into(), &0.into()));
+    let table = site.instantiate().done().await.stdout;
+    assert!(table.contains("3 elements left alone: the artifact is current"), "{table}");
+    assert!(!table.contains("liba.bst"), "{table}");
+
+    let report = site.predict(&["libb.bst"]).await;
+    assert_eq!(report["totals"]["current"], 1);
+    assert_eq!(find(&report, "liba.bst")["current"], true);
+    let libb = find(&report, "libb.bst");
+    assert_eq!(members(libb), ["actions", "name"].into());
+    let actions = libb["actions"].as_array().unwrap();
+    assert!(!actions.is_empty() && actions.iter().all(|action| action["outcome"] == "unchanged"), "{report:#}");
+}
+
+#[tokio::test]
 async fn a_directory_that_is_not_there_is_refused() {
     let site = Site::new(world()).await;
     let generate = Program::new(["generate", "--server=file:/nowhere", "--graph"]).arg(site.path("after.json"));

@@ -62,7 +62,7 @@ impl Summary {
         for element in report.iter().flat_map(|report| &report.elements) {
             rows.of(&element.name).no_record = match &element.record {
                 RecordReport::None(skip) => Some(skip.to_string()),
-                RecordReport::Exact | RecordReport::Nearest => None,
+                RecordReport::Exact | RecordReport::Nearest | RecordReport::Current => None,
             };
             for action in &element.actions {
                 if let Some(kind) = action.skip {

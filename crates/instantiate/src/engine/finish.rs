@@ -3,31 +3,31 @@
 use std::time::Duration;
 
 use overlay::Standing;
-use overlay::graph::Element;
 use rustc_hash::FxHashMap;
 
 use super::Priming;
 use super::runs::{Ended, Stage};
 use super::tables::{ActId, Gate, RowId, State};
-use crate::lookup::{Fit, Loaded};
+use crate::lookup::{Fit, Loaded, Unused, Wanted};
 use crate::observer::Progress;
 use crate::report::{ActionReport, Confidence, ElementReport, ExecutionReport, Outcome, RecordReport, Report, Totals};
-use crate::skip::{Skip, SkipKind};
+use crate::skip::SkipKind;
 
 /// Origins that a reason names; the others are counted.
 const NAMED: usize = 3;
 
 impl Priming {
     /// What became of everything.
-    pub(super) fn finish(mut self: Box<Self>, elements: &[&Element], loaded: Vec<Result<Loaded, Skip>>) -> Report {
+    pub(super) fn finish(mut self: Box<Self>, elements: &[Wanted<'_>], loaded: Vec<Result<Loaded, Unused>>) -> Report {
         let mut totals = std::mem::take(&mut self.totals);
         let Progress { refused, lookups, listings, .. } = self.progress;
         (totals.refused, totals.lookups, totals.listings) = (refused, lookups, listings);
         let mut rows = self.tables.row_ids();
         let mut reports = Vec::with_capacity(elements.len());
-        for (element, loaded) in elements.iter().zip(loaded) {
+        for (Wanted { element, .. }, loaded) in elements.iter().zip(loaded) {
             let (record, actions) = match loaded {
-                Err(skip) => (RecordReport::None(skip), Vec::new()),
+                Err(Unused::Current) => (RecordReport::Current, Vec::new()),
+                Err(Unused::Skip(skip)) => (RecordReport::None(skip), Vec::new()),
                 Ok(loaded) => match rows.next() {
                     Some(row) => (self.record_report(row, &loaded), self.actions_of(row, &loaded)),
                     None => continue,
@@ -157,6 +157,7 @@ impl Totals {
         self.elements += 1;
         match &element.record {
             RecordReport::Exact | RecordReport::Nearest => self.records += 1,
+            RecordReport::Current => self.current += 1,
             RecordReport::None(skip) => *self.skips.entry(skip.kind).or_default() += 1,
         }
         for action in &element.actions {

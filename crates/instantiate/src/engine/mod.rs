@@ -27,19 +27,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use overlay::graph::{Element, Graph};
+use overlay::graph::Graph;
 use overlay::{Demand, TreeKind};
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::event::Event;
-use crate::lookup::{GraphRecords, Loaded, RecordIndex, load};
+use crate::lookup::{GraphRecords, Loaded, RecordIndex, Unused, Wanted, load_needed};
 use crate::observer::{Observer, Progress};
 use crate::options::Options;
 use crate::report::{Report, Totals};
 use crate::services::Services;
-use crate::skip::Skip;
 use asking::Ask;
 use facts::TreeLookup;
 use inspection::Inspector;
@@ -84,10 +83,13 @@ pub struct Engine {
     records: Arc<dyn RecordIndex>,
     observer: Option<Arc<dyn Observer>>,
     elements: Option<Vec<String>>,
+    dependencies: bool,
 }
 
 impl Engine {
-    /// An engine for all elements of `graph`, with default options and the records that the graph names.
+    /// An engine for all elements of `graph` that will be built, with default options and the records that the
+    /// graph names. Of elements that are [current](overlay::graph::Element::is_current), not even records are read,
+    /// unless what others take from them is known only from there.
     #[must_use]
     pub fn new(services: Services, graph: Arc<Graph>) -> Self {
         Self {
@@ -97,6 +99,7 @@ impl Engine {
             records: Arc::new(GraphRecords),
             observer: None,
             elements: None,
+            dependencies: false,
         }
     }
 
@@ -121,11 +124,19 @@ impl Engine {
         self
     }
 
-    /// Primes the actions of these elements only. The rest of the graph still
-    /// tells what their inputs are.
+    /// Primes the actions of these elements only, even if they are current.
+    /// The rest of the graph still tells what their inputs are.
     #[must_use]
     pub fn with_elements(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.elements = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Primes also the actions of everything that the [chosen](Self::with_elements) elements build against,
+    /// directly or not, and that will be built. Makes no difference where none are chosen.
+    #[must_use]
+    pub fn with_dependencies(mut self) -> Self {
+        self.dependencies = true;
         self
     }
 
@@ -147,13 +158,13 @@ impl Engine {
     /// # Errors
     /// [`SetupError`], before anything is done. Whatever goes wrong later is in the report.
     pub async fn run(self, mut events: UnboundedReceiver<Event>) -> Result<Report, SetupError> {
-        let Self { services, graph, options, records, observer, elements } = self;
-        let elements = chosen(&graph, elements)?;
+        let Self { services, graph, options, records, observer, elements, dependencies } = self;
+        let elements = wanted(&graph, elements, dependencies)?;
         check(&services, &graph, &options)?;
         let mut early = Vec::new();
         let mut open = true;
         let loaded = {
-            let loading = load(&*services.blobs, &*records, &elements, options.lookup);
+            let loading = load_needed(&*services.blobs, &*records, &graph, &elements, options.lookup);
             let mut loading = std::pin::pin!(loading);
             loop {
                 tokio::select! {
@@ -182,25 +193,37 @@ impl Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { services, graph, options, records, observer: _, elements } = self;
+        let Self { services, graph, options, records, observer: _, elements, dependencies } = self;
         f.debug_struct("Engine")
             .field("services", services)
             .field("graph", &graph.len())
             .field("options", options)
             .field("records", records)
             .field("elements", elements)
+            .field("dependencies", dependencies)
             .finish_non_exhaustive()
     }
 }
 
 /// The elements asked for, in topological order.
-fn chosen(graph: &Graph, names: Option<Vec<String>>) -> Result<Vec<&Element>, SetupError> {
-    let Some(names) = names else { return Ok(graph.elements().collect()) };
+fn wanted(graph: &Graph, names: Option<Vec<String>>, below: bool) -> Result<Vec<Wanted<'_>>, SetupError> {
+    let Some(names) = names else {
+        return Ok(graph.elements().map(|element| Wanted { element, named: false }).collect());
+    };
     if let Some(unknown) = names.iter().find(|name| graph.get(name).is_none()) {
         return Err(SetupError::UnknownElement(unknown.clone()));
     }
-    let names: FxHashSet<String> = names.into_iter().collect();
-    Ok(graph.elements().filter(|element| names.contains(&element.name)).collect())
+    let mut chosen: FxHashMap<&str, bool> = FxHashMap::default();
+    if below {
+        let closures = names.iter().flat_map(|name| graph.closure(name));
+        chosen.extend(closures.map(|element| (element.name.as_str(), false)));
+    }
+    chosen.extend(names.iter().map(|name| (name.as_str(), true)));
+    let wanted = graph.elements().filter_map(|element| {
+        let named = *chosen.get(element.name.as_str())?;
+        Some(Wanted { element, named })
+    });
+    Ok(wanted.collect())
 }
 
 fn check(services: &Services, graph: &Graph, options: &Options) -> Result<(), SetupError> {
@@ -214,8 +237,8 @@ fn check(services: &Services, graph: &Graph, options: &Options) -> Result<(), Se
     Ok(())
 }
 
-fn cancelled(elements: &[&Element]) -> Vec<Result<Loaded, Skip>> {
-    elements.iter().map(|_| Err(events::cancelled())).collect()
+fn cancelled(elements: &[Wanted<'_>]) -> Vec<Result<Loaded, Unused>> {
+    elements.iter().map(|_| Err(Unused::Skip(events::cancelled()))).collect()
 }
 
 /// A run of the engine.
@@ -259,10 +282,10 @@ impl Priming {
         options: Options,
         observer: Option<Arc<dyn Observer>>,
         graph: &Graph,
-        elements: &[&Element],
-        loaded: &[Result<Loaded, Skip>],
+        elements: &[Wanted<'_>],
+        loaded: &[Result<Loaded, Unused>],
     ) -> Self {
-        let names = elements.iter().map(|element| element.name.as_str());
+        let names = elements.iter().map(|wanted| wanted.element.name.as_str());
         let records = names.zip(loaded).filter_map(|(name, loaded)| Some((name, loaded.as_ref().ok()?)));
         let tables = Tables::new(graph, records);
         let actions = tables.acts.len() as u64;

@@ -9,7 +9,7 @@ use overlay::{ActionId, Adaptation, ElementId, Now, Origin, OriginId, Record, Tr
 use reapi_proto::Digest;
 use rustc_hash::FxHashMap;
 
-use crate::lookup::{Fit, Loaded};
+use crate::lookup::{Fit, Loaded, Outside};
 use crate::skip::Skip;
 
 macro_rules! rows {
@@ -90,7 +90,7 @@ pub(super) enum Gate {
 pub(super) struct Row {
     pub(super) adaptation: Adaptation,
     pub(super) gate: Gate,
-    /// By row of the record's actions; `None` for copies that another record answers for.
+    /// By row of the record's actions; `None` for copies that another record answers for, or that nobody will ask for.
     pub(super) acts: Vec<Option<ActId>>,
     /// The origins in each tree.
     pub(super) trees: FxHashMap<(ElementId, TreeKind), Vec<OriginId>>,
@@ -102,6 +102,8 @@ pub(super) struct Row {
     pub(super) owner: OwnerId,
     /// Whom the record means by its own numbers.
     pub(super) elements: Vec<OwnerId>,
+    /// What is known of these without their own records.
+    outside: Vec<Outside>,
     /// What is staged to build the element, in staging order.
     pub(super) staged: Vec<OwnerId>,
     /// What appeared in trees that are not as recorded; `None` while that is being found out.
@@ -113,6 +115,10 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn owner_of(&self, element: ElementId) -> Option<OwnerId> {
         self.elements.get(element.index()).copied()
+    }
+
+    fn outside(&self, element: ElementId) -> Outside {
+        self.outside.get(element.index()).copied().unwrap_or(Outside::Open)
     }
 }
 
@@ -175,9 +181,6 @@ pub(super) enum Told {
     OutputsOf(Digest),
 }
 
-/// Which element each record means by each of its own numbers.
-type Mentions = FxHashMap<(RowId, ElementId), OwnerId>;
-
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) owners: Vec<Owner>,
@@ -205,9 +208,8 @@ impl Tables {
         for (name, loaded) in records {
             tables.add_record(graph, name, loaded);
         }
-        let owners = tables.mentions();
-        let known = tables.add_actions(&owners);
-        tables.link(&owners, &known);
+        let known = tables.add_actions();
+        tables.link(&known);
         super::order::find_paths(&mut tables, graph);
         tables.longest = tables.acts.iter().map(|act| act.critical).max().unwrap_or_default();
         tables
@@ -279,26 +281,28 @@ impl Tables {
             pending: Vec::new(),
             owner: elements[0],
             elements,
+            outside: loaded.outside.clone(),
             staged,
             news: Some(Arc::default()),
             undecided: Vec::new(),
         });
     }
 
-    fn mentions(&self) -> Mentions {
-        let owners = self.owners.iter().enumerate();
-        owners.flat_map(|(id, owner)| owner.mentions.iter().map(move |mention| (*mention, OwnerId(id)))).collect()
-    }
-
-    /// Every action once: in its own element's record if that has it, else in the first that copied it.
-    fn add_actions(&mut self, owners: &Mentions) -> FxHashMap<(OwnerId, Digest), ActId> {
-        let mut known = FxHashMap::default();
+    /// Every action once: in its own element's record if that has it, else in the first that copied it. Copies of what
+    /// ran in an element that will not be built are left out, unless only they tell what it made.
+    fn add_actions(&mut self) -> FxHashMap<(OwnerId, Digest), ActId> {
+        let actions = self.rows.iter().map(|row| row.adaptation.record().actions.len()).sum();
+        let mut known = FxHashMap::with_capacity_and_hasher(actions, rustc_hash::FxBuildHasher);
+        self.acts.reserve(actions);
         for copies in [false, true] {
             for row in self.row_ids() {
                 let record = Arc::clone(self[row].adaptation.record());
                 for (id, action) in record.action_ids().zip(&record.actions) {
-                    let Some(&owner) = owners.get(&(row, action.element)) else { continue };
+                    let Some(owner) = self[row].owner_of(action.element) else { continue };
                     if (action.element != ElementId::SELF) != copies || known.contains_key(&(owner, action.base)) {
+                        continue;
+                    }
+                    if copies && self[row].outside(action.element).is_settled() {
                         continue;
                     }
                     let act = ActId(self.acts.len());
@@ -330,18 +334,23 @@ impl Tables {
         known
     }
 
-    /// Who consumes what. An origin that no recorded action feeds is lost from the start.
-    fn link(&mut self, owners: &Mentions, known: &FxHashMap<(OwnerId, Digest), ActId>) {
+    /// Who consumes what. An origin that no recorded action feeds is lost from the start, unless its element will
+    /// not be built and is as recorded.
+    fn link(&mut self, known: &FxHashMap<(OwnerId, Digest), ActId>) {
         for row in self.row_ids() {
             let record = Arc::clone(self[row].adaptation.record());
             for (id, origin) in used_origins(&record) {
                 let Origin::Action { element, base, .. } = origin else { continue };
-                match owners.get(&(row, *element)).and_then(|owner| known.get(&(*owner, *base))) {
+                match self[row].owner_of(*element).and_then(|owner| known.get(&(owner, *base))) {
                     Some(&act) => {
                         self[act].consumers.push((row, id));
                         self[row].producers.insert(id, act);
                     }
-                    None => self[row].pending.push((id, Now::Lost)),
+                    None => {
+                        let as_recorded = self[row].outside(*element) == Outside::AsRecorded;
+                        let now = if as_recorded { Now::AsRecorded } else { Now::Lost };
+                        self[row].pending.push((id, now));
+                    }
                 }
             }
         }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas_client::{BlobStore, Error, TreeBudget, read_trees};
-use overlay::graph::Element;
+use overlay::graph::{Element, Graph};
 use overlay::layout::{ReferenceRecord, Stored, decode};
 use overlay::{Forest, Record, RecordedElement};
 use reapi_proto::raw::Action;
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Candidate, Fit, Lookup, RecordIndex};
+use super::{Candidate, Fit, Lookup, Outside, RecordIndex};
 use crate::skip::{Skip, SkipKind};
 
 /// A record that is going to be used.
@@ -22,6 +22,8 @@ pub(crate) struct Loaded {
     pub(crate) fit: Fit,
     /// Actions of a message in the reference layout whose trees are gone.
     pub(crate) unusable: Vec<(Digest, String)>,
+    /// What is known of the record's elements without their own records, by row.
+    pub(crate) outside: Vec<Outside>,
 }
 
 /// The record of each of `elements`, in their order, or why there is none.
@@ -29,9 +31,10 @@ pub(crate) struct Loaded {
 /// One question to the index and one batch of reads, whatever the number of
 /// elements; three more and one per level of depth if some messages are in the
 /// reference layout, which cannot be used without the recorded trees.
-pub(crate) async fn load(
+pub(super) async fn load(
     blobs: &dyn BlobStore,
     index: &dyn RecordIndex,
+    graph: &Graph,
     elements: &[&Element],
     lookup: Lookup,
 ) -> Vec<Result<Loaded, Skip>> {
@@ -49,15 +52,22 @@ pub(crate) async fn load(
         chosen.push(choose(element, candidates, &messages, lookup, blobs.digest_function()));
     }
     let trees = read_reference_trees(blobs, &chosen).await;
-    let loaded = elements.iter().zip(chosen).map(|(element, chosen)| match chosen? {
-        Chosen::Ready(loaded) => Ok(loaded),
-        Chosen::Reference(reference, fit) => Ok(upgrade(&reference, fit, element, &trees)),
+    let loaded = elements.iter().zip(chosen).map(|(element, chosen)| {
+        let (record, fit, unusable) = match chosen? {
+            Chosen::Ready(record, fit) => (record, fit, Vec::new()),
+            Chosen::Reference(reference, fit) => {
+                let (record, unusable) = upgrade(&reference, element, &trees);
+                (record, fit, unusable)
+            }
+        };
+        let outside = Outside::of(&record, graph);
+        Ok(Loaded { record, fit, unusable, outside })
     });
     loaded.collect()
 }
 
 enum Chosen {
-    Ready(Loaded),
+    Ready(Arc<Record>, Fit),
     Reference(ReferenceRecord, Fit),
 }
 
@@ -73,15 +83,13 @@ fn choose(
     let (mut refusal, mut learnable) = (None, None);
     for Candidate { message, weak_key } in candidates {
         match open(element, message, weak_key.as_deref(), messages, lookup, function) {
-            Ok(Chosen::Ready(loaded)) if matches!(loaded.fit, Fit::Refused(_)) => {
-                learnable = learnable.or(Some(loaded));
-            }
+            Ok(chosen @ Chosen::Ready(_, Fit::Refused(_))) => learnable = learnable.or(Some(chosen)),
             Ok(chosen) => return Ok(chosen),
             Err(skip) => refusal = refusal.or(Some(skip)),
         }
     }
-    if let Some(loaded) = learnable {
-        return Ok(Chosen::Ready(loaded));
+    if let Some(chosen) = learnable {
+        return Ok(chosen);
     }
     Err(refusal.unwrap_or_else(|| Skip::new(SkipKind::NoRecord, "nothing is recorded for the element")))
 }
@@ -121,7 +129,7 @@ fn open(
             }
             let sources = record.elements.first().and_then(|own| own.sources);
             let fit = judge(record.weak_key.as_deref(), sources, record.configuration.as_deref())?;
-            Ok(Chosen::Ready(Loaded { record: Arc::from(record), fit, unusable: Vec::new() }))
+            Ok(Chosen::Ready(Arc::from(record), fit))
         }
         Stored::Reference(reference) => {
             if let Some(foreign) = reference.actions.iter().find(|a| a.base.function() != function) {
@@ -172,7 +180,7 @@ struct Trees {
 async fn read_reference_trees(blobs: &dyn BlobStore, chosen: &[Result<Chosen, Skip>]) -> Trees {
     let bases = chosen.iter().flatten().flat_map(|chosen| match chosen {
         Chosen::Reference(reference, _) => reference.actions.as_slice(),
-        Chosen::Ready(_) => &[],
+        Chosen::Ready(..) => &[],
     });
     let messages = read(blobs, bases.map(|action| action.base)).await;
     let mut trees = Trees::default();
@@ -196,10 +204,11 @@ async fn read_reference_trees(blobs: &dyn BlobStore, chosen: &[Result<Chosen, Sk
     trees
 }
 
-fn upgrade(reference: &ReferenceRecord, fit: Fit, element: &Element, trees: &Trees) -> Loaded {
+/// A record, and the actions whose trees are gone.
+fn upgrade(reference: &ReferenceRecord, element: &Element, trees: &Trees) -> (Arc<Record>, Vec<(Digest, String)>) {
     // The layout does not say what the trees were, so every origin is looked up.
     let own = RecordedElement { name: element.name.clone(), sources: None, artifact: None };
     let upgraded = reference.upgrade(own, &trees.actions, &trees.forest);
     let unusable = upgraded.skipped.into_iter().map(|(base, reason)| (base, reason.to_string())).collect();
-    Loaded { record: Arc::new(upgraded.record), fit, unusable }
+    (Arc::new(upgraded.record), unusable)
 }

@@ -2,6 +2,7 @@
 
 mod fit;
 mod load;
+mod needed;
 
 use std::fmt::{Debug, Display};
 
@@ -10,7 +11,8 @@ use overlay::graph::Element;
 use reapi_proto::Digest;
 
 pub(crate) use fit::Fit;
-pub(crate) use load::{Loaded, load};
+pub(crate) use load::Loaded;
+pub(crate) use needed::{Outside, Unused, Wanted, load_needed};
 
 /// Which records are good enough.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

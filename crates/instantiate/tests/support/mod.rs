@@ -363,6 +363,11 @@ impl Scene {
         Engine::new(self.services(), self.graph())
     }
 
+    /// An engine that takes all elements for such as have to be primed, whether or not they are current.
+    pub fn engine_for_all(&self) -> Engine {
+        self.engine().with_elements(self.elements.iter().map(|element| element.name.clone()))
+    }
+
     pub fn dry_engine(&self) -> Engine {
         let services = Services { execution: None, ..self.services() };
         Engine::new(services, self.graph())
@@ -370,6 +375,11 @@ impl Scene {
 
     pub async fn prime(&self) -> Report {
         self.engine().run_static().await.unwrap()
+    }
+
+    /// Primes all elements, whether or not they are current.
+    pub async fn prime_all(&self) -> Report {
+        self.engine_for_all().run_static().await.unwrap()
     }
 
     pub async fn prime_with(&self, options: Options) -> Report {
