@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cas_client::grpc::{
-    Access, Endpoint, EndpointError, GrpcClient, GrpcConfig, Pem, TlsError, TlsMaterial, TokenFile,
+    Access, Direct, Endpoint, EndpointError, GrpcClient, GrpcConfig, Pem, TlsError, TlsMaterial, TokenFile,
 };
 use cas_client::{ActionCache, BlobStore, Execution, FileStore};
 use clap::Args;
@@ -86,7 +86,7 @@ impl ConnectOptions {
     /// The storage.
     pub(crate) fn blobs(&self, function: DigestFunction) -> Result<Arc<dyn BlobStore>, Failure> {
         Ok(match self.place("--cas", self.cas.as_deref(), function)? {
-            Place::Service(client) => Arc::new(client),
+            Place::Service(client) => Arc::new(direct(client)),
             Place::Directory(store) => store,
         })
     }
@@ -230,6 +230,11 @@ pub(crate) fn remote(
         config.timeouts.batch = limit;
     }
     GrpcClient::new(config).map_err(|e| unusable(&e))
+}
+
+/// Storage behind this client, read directly where its files are on this machine.
+pub(crate) fn direct(client: GrpcClient) -> Direct {
+    Direct::new(client, rustix::system::uname().nodename().to_string_lossy())
 }
 
 /// What is the same for all clients of this program.

@@ -127,8 +127,10 @@ pub(crate) async fn local(configuration: &Configuration, jobs: usize) -> Result<
 
 /// Everything, from one casd on this machine.
 pub(crate) fn casd(socket: &Socket) -> Result<Services, Failure> {
-    let client = Arc::new(casd_client(socket.path())?);
-    Ok(Services { blobs: client.clone(), cache: client.clone(), execution: Some(client) })
+    let client = casd_client(socket.path())?;
+    let blobs = Arc::new(connect::direct(client.clone()));
+    let client = Arc::new(client);
+    Ok(Services { blobs, cache: client.clone(), execution: Some(client) })
 }
 
 /// A casd on this machine is there at once or, with its `bst`, gone for good.

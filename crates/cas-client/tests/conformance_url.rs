@@ -11,11 +11,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cas_client::grpc::{GrpcClient, GrpcConfig};
+use cas_client::grpc::{Direct, GrpcClient, GrpcConfig};
 use cas_client::testing::conformance::{
     self, ActionCacheRules, BlobStoreOptions, ExecutionRules, Report, Rule, Sandbox,
 };
-use cas_client::{Blob, BlobStore as _};
+use cas_client::{Blob, BlobStore as _, BlobStoreExt as _, FileStore};
 use prost::Message as _;
 use reapi_proto::{Digest, v2};
 
@@ -55,6 +55,24 @@ async fn capabilities() {
 async fn blobs() {
     let Some(client) = client() else { return };
     check(conformance::blob_store(&client, &BlobStoreOptions::default()).await);
+}
+
+#[tokio::test]
+async fn blobs_read_directly() {
+    let Some(client) = client() else { return };
+    let Some(details) = client.local_server_details().await.unwrap() else { return };
+    if !details.storage_root.is_dir() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {} is not on this machine", details.storage_root.display());
+        return;
+    }
+    let store = Direct::new(client.clone(), details.hostname);
+    check(conformance::blob_store(&store, &BlobStoreOptions::default()).await);
+    let files = FileStore::open_blobs(&details.storage_root).unwrap();
+    assert_eq!(store.to_string(), format!("Direct(Nearby({files}, {client}))"));
+
+    let blob = Blob::new(client.digest_function(), "what the service has written is found in its directory");
+    client.write_blob(&blob).await.unwrap();
+    assert_eq!(files.read_blob(&blob.digest()).await.unwrap(), blob.data());
 }
 
 #[tokio::test]

@@ -31,5 +31,5 @@ pub mod toy;
 pub mod workload;
 
 pub use faults::{Fault, Faults, Gate};
-pub use server::{ActionCacheUpdates, Completeness, MissingInputs, Server, ServerConfig};
+pub use server::{ActionCacheUpdates, Completeness, LocalFiles, MissingInputs, Server, ServerConfig};
 pub use stats::{Rpc, Stats};

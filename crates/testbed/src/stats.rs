@@ -29,6 +29,7 @@ pub enum Rpc {
     FetchDirectory,
     PushBlob,
     PushDirectory,
+    GetLocalServerDetails,
 }
 
 /// Counters since the server started or since the last reset. Lists are in order of occurrence.

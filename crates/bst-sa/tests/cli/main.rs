@@ -1,6 +1,6 @@
 //! The program as its users run it: arguments in, tables, JSON, messages and exit codes out.
 //!
-//! One file per command, one for what they write beside their results, three for what goes wrong (graphs, stored messages,
+//! One file per command, one for what they write beside their results, one for what they do not ask services, three for what goes wrong (graphs, stored messages,
 //! services), and one for certificates and tokens. Every test has a directory of its own and runs the real
 //! binary in it; services are `testbed` servers in the test's own process.
 
@@ -10,6 +10,7 @@ mod support;
 
 mod build;
 mod demo;
+mod direct;
 mod doctor;
 mod exec;
 mod explain;

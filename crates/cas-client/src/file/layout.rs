@@ -20,6 +20,11 @@ impl Layout {
         Self { blobs: Area::new(&root.join("cas")), results: Area::new(&root.join("actioncache")), root }
     }
 
+    /// Blobs in `root` itself, results in its sibling of their name.
+    pub(super) fn of_blobs(root: PathBuf) -> Self {
+        Self { blobs: Area::new(&root), results: Area::new(&root.with_file_name("actioncache")), root }
+    }
+
     pub(super) fn root(&self) -> &Path {
         &self.root
     }

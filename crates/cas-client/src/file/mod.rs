@@ -43,7 +43,19 @@ impl FileStore {
     /// # Errors
     /// `Invalid` when `root` is no directory.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
-        let layout = Layout::new(root.into());
+        Self::over(Layout::new(root.into()))
+    }
+
+    /// The store whose blobs are in `DIRECTORY/objects/HH/REST`, which is what casd calls its storage root. Its
+    /// action cache is beside that directory.
+    ///
+    /// # Errors
+    /// `Invalid` when `directory` is no directory.
+    pub fn open_blobs(directory: impl Into<PathBuf>) -> Result<Self> {
+        Self::over(Layout::of_blobs(directory.into()))
+    }
+
+    fn over(layout: Layout) -> Result<Self> {
         if !layout.root().is_dir() {
             return Err(Error::new(ErrorKind::Invalid, "open", "no such directory")
                 .at(format_args!("file:{}", layout.root().display())));

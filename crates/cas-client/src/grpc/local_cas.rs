@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use reapi_proto::buildgrid::GetLocalServerDetailsRequest;
 use reapi_proto::buildgrid::local_content_addressable_storage_client::LocalContentAddressableStorageClient;
 
+use tonic::{Request, Response, Status};
+
 use super::GrpcClient;
 use super::client::Rpc;
+use super::transport::Transport;
 use crate::{ErrorKind, Result};
 
 /// A storage service that shares a machine, perhaps this one, with its files.
@@ -28,21 +31,40 @@ impl GrpcClient {
     /// # Errors
     /// When the service cannot be reached.
     pub async fn local_server_details(&self) -> Result<Option<LocalServerDetails>> {
-        let rpc = Rpc { method: "GetLocalServerDetails", deadline: self.config().timeouts.call, action: None };
-        let request = GetLocalServerDetailsRequest { instance_name: self.instance() };
-        let answer = self
-            .call(rpc, request, |channel, request| async move {
-                LocalContentAddressableStorageClient::new(channel).get_local_server_details(request).await
-            })
-            .await;
-        match answer {
-            Ok(reply) => Ok(Some(LocalServerDetails {
-                hostname: reply.hostname,
-                process_uid: reply.process_uid,
-                storage_root: reply.storage_root.into(),
-            })),
-            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
-            Err(error) => Err(error),
-        }
+        let rpc = Rpc { method: METHOD, deadline: self.config().timeouts.call, action: None };
+        understand(self.call(rpc, self.details_request(), ask).await)
+    }
+
+    /// The same in one attempt: for whoever can do without, and calls the service for something else right after.
+    pub(super) async fn try_local_server_details(&self) -> Result<Option<LocalServerDetails>> {
+        let rpc = Rpc { method: METHOD, deadline: self.config().timeouts.capabilities, action: None };
+        understand(self.attempt(rpc, self.details_request(), ask).await.map_err(|failure| failure.error))
+    }
+
+    fn details_request(&self) -> GetLocalServerDetailsRequest {
+        GetLocalServerDetailsRequest { instance_name: self.instance() }
+    }
+}
+
+const METHOD: &str = "GetLocalServerDetails";
+
+type Reply = reapi_proto::buildgrid::LocalServerDetails;
+
+async fn ask(
+    channel: Transport,
+    request: Request<GetLocalServerDetailsRequest>,
+) -> std::result::Result<Response<Reply>, Status> {
+    LocalContentAddressableStorageClient::new(channel).get_local_server_details(request).await
+}
+
+fn understand(answer: Result<Reply>) -> Result<Option<LocalServerDetails>> {
+    match answer {
+        Ok(reply) => Ok(Some(LocalServerDetails {
+            hostname: reply.hostname,
+            process_uid: reply.process_uid,
+            storage_root: reply.storage_root.into(),
+        })),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! One [`GrpcClient`] speaks to one endpoint and instance and implements every
 //! trait; split services are several clients side by side. It knows nothing of
-//! builds, and it does not cache or merge calls: that is what decorators do.
+//! builds, and it does not cache or merge calls: that is what decorators do. One
+//! of them is here, because it asks what only this protocol tells: [`Direct`]
+//! reads past a service on this machine.
 //!
 //! ```no_run
 //! use cas_client::BlobStore as _;
@@ -25,6 +27,7 @@ mod capabilities;
 mod channel;
 mod client;
 mod config;
+mod direct;
 mod endpoint;
 mod execution;
 mod find_missing;
@@ -45,6 +48,7 @@ pub use crate::retry::RetryPolicy;
 pub use capabilities::ServerCapabilities;
 pub use client::GrpcClient;
 pub use config::{Access, GrpcConfig, KeepAlive, Limits, Timeouts};
+pub use direct::Direct;
 pub use endpoint::{Endpoint, EndpointError};
 pub use local_cas::LocalServerDetails;
 pub use operation::FailedExecution;

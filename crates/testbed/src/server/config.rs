@@ -24,12 +24,24 @@ pub struct ServerConfig {
     pub read_chunk_bytes: NonZeroUsize,
     /// Also listen on this path.
     pub unix_socket: Option<PathBuf>,
+    /// Serve `GetLocalServerDetails`, too, with this answer: that the files are elsewhere or here. Default: not served.
+    /// The server itself keeps nothing there.
+    pub local_files: Option<LocalFiles>,
     /// Whether clients may write the action cache. Default: they may.
     pub action_cache_updates: ActionCacheUpdates,
     /// Whether results are handed out whose outputs are gone. Default: they are not.
     pub completeness: Completeness,
     /// How missing inputs are reported. Default: as the status of the call.
     pub missing_inputs: MissingInputs,
+}
+
+/// Where a server says that its files are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalFiles {
+    /// The name of the machine.
+    pub hostname: String,
+    /// The directory with `objects/HH/REST`.
+    pub storage_root: PathBuf,
 }
 
 /// Whether `UpdateActionResult` is allowed.
@@ -68,6 +80,7 @@ impl Default for ServerConfig {
             max_batch_bytes: 4 << 20,
             read_chunk_bytes: NonZeroUsize::MIN.saturating_add((256 << 10) - 1),
             unix_socket: None,
+            local_files: None,
             action_cache_updates: ActionCacheUpdates::Accepted,
             completeness: Completeness::Checked,
             missing_inputs: MissingInputs::CallStatus,

@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod execution;
 mod inputs;
+mod local_cas;
 mod operations;
 mod resource;
 mod scheduler;
@@ -24,6 +25,7 @@ use cas_client::InMemory;
 use futures_util::{Stream, StreamExt};
 use reapi_proto::asset::fetch_server::FetchServer;
 use reapi_proto::asset::push_server::PushServer;
+use reapi_proto::buildgrid::local_content_addressable_storage_server::LocalContentAddressableStorageServer;
 use reapi_proto::bytestream::byte_stream_server::ByteStreamServer;
 use reapi_proto::longrunning::operations_server::OperationsServer;
 use reapi_proto::v2::action_cache_server::ActionCacheServer;
@@ -34,7 +36,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tonic::transport::server::{Router, TcpIncoming};
 
-pub use config::{ActionCacheUpdates, Completeness, MissingInputs, ServerConfig};
+pub use config::{ActionCacheUpdates, Completeness, LocalFiles, MissingInputs, ServerConfig};
 
 use connection::Severable;
 use shared::Shared;
@@ -189,6 +191,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .add_service(CapabilitiesServer::new(service()))
         .add_service(FetchServer::new(service()))
         .add_service(PushServer::new(service()))
+        .add_service(LocalContentAddressableStorageServer::new(service()))
 }
 
 /// The type that implements every service; each in its own file.
