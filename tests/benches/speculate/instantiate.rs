@@ -64,6 +64,19 @@ pub(crate) fn prime_through(runtime: &Runtime, next: &NextState, client: &GrpcCl
     time
 }
 
+/// What is to come of a run.
+pub(crate) struct Prediction<'a> {
+    pub(crate) next: &'a NextState,
+    /// The record.
+    pub(crate) message: &'a Digest,
+}
+
+/// Primes with these services. Panics unless every prediction is right.
+pub(crate) fn run_checked(runtime: &Runtime, services: Services, prediction: &Prediction<'_>) {
+    let report = run(runtime, services, &graph(prediction.next, prediction.message));
+    check(prediction.next, &report);
+}
+
 fn graph(next: &NextState, message: &Digest) -> Arc<Graph> {
     let document = next.graph_with_record(message).to_string();
     Arc::new(Graph::from_json(document.as_bytes()).unwrap_or_else(|error| panic!("{error}")))

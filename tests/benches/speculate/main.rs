@@ -11,11 +11,13 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 #![allow(clippy::panic, reason = "figures of wrong results are worse than none")]
 
+mod casd;
 mod figures;
 mod generate;
 mod instantiate;
 mod limits;
 mod measure;
+mod memory;
 mod replay;
 mod scale;
 
@@ -102,12 +104,29 @@ fn run(runtime: &Runtime, size: Size, effort: Effort) {
         let needed = next.needed().len();
         assert!(stored >= needed, "{stored} blobs stored, {needed} needed");
         figure(Kind::Counted, &format!("blobs stored beyond those needed, {name}"), count(stored - needed), 0.0);
+        if size == Size::Large && variant == Variant::One && effort == Effort::Everything {
+            memory::run(&workload, &next);
+        }
         if let Some(client) = client().filter(|_| variant == Variant::One) {
             runtime.block_on(prepare(&workload, &next, &client, &store, &generated.message));
             let time = instantiate::prime_through(runtime, &next, &client, &generated.message);
             println!("    instantiate, upload and look-ups through {client}: {time:.2?}");
+            if size == Size::Medium && effort == Effort::Everything {
+                through_casd(runtime, &workload, &next, &client, &generated.message);
+            }
         }
     }
+}
+
+fn through_casd(runtime: &Runtime, workload: &Workload, next: &NextState, client: &GrpcClient, message: &Digest) {
+    let Some(casd::Times { upload, direct, through }) = casd::compare(runtime, workload, next, client, message) else {
+        println!("    SKIPPED: {client} is no casd on this machine");
+        return;
+    };
+    println!(
+        "    plain upload {upload:.2?}; instantiate and upload {direct:.2?}, {through:.2?} without reading past casd"
+    );
+    figure(Kind::Timed, "through casd, medium one ÷ a plain upload of the same blobs", ratio(direct, upload), 1.3);
 }
 
 fn count(number: usize) -> f64 {
