@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
+use crate::integration::build::build_optimized;
 use crate::{Failure, Outcome, cargo, root};
 
 /// A line that the benchmark has printed for us.
@@ -34,6 +35,8 @@ pub(crate) fn run(quick: bool, sizes: &[String]) -> Outcome {
     command.args(["bench", "--package", "bst-sa-tests", "--bench", "speculate", "--"]).args(sizes);
     if quick {
         command.arg("--quick");
+    } else {
+        command.env("BST_SA_TEST_BIN", build_optimized()?);
     }
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().ok_or_else(|| Failure::new("the benchmark has no output"))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -61,6 +62,17 @@ pub(crate) fn build_static(logs: &Path, interrupts: &Interrupts) -> Result<PathB
     }
     eprintln!("integration: a static {TOOL} was built in {:.1} s", start.elapsed().as_secs_f64());
     Programs(executables(&fs::read_to_string(messages)?)).tool().map(Path::to_owned)
+}
+
+/// Builds the tool as its users have it.
+pub(crate) fn build_optimized() -> Result<PathBuf, Failure> {
+    let mut command = cargo(&root());
+    command.args(["build", "--release", "--package", TOOL, "--bin", TOOL]);
+    let output = command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(Failure::new("the tool does not build"));
+    }
+    Programs(executables(&String::from_utf8_lossy(&output.stdout))).tool().map(Path::to_owned)
 }
 
 fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
