@@ -142,7 +142,8 @@ pub(crate) struct BuildArgs {
     pub(crate) mode: ModeChoice,
     #[arg(long, value_enum, default_value_t = LookupChoice::Nearest, help = LOOKUP_HELP)]
     pub(crate) lookup: LookupChoice,
-    /// Executions ahead of the build at once (default: as many as processors, or 64 with remote execution)
+    /// Executions ahead of the build at once at most; fewer while the service is busy
+    /// (default: as many as processors, or 2000 with remote execution)
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Start bst when the project is known, or after so many seconds at the latest: priming

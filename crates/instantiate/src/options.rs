@@ -10,6 +10,7 @@ pub struct Options {
     /// The most executions that are requested and not answered at a time; at
     /// least 1. It may be fewer: as many as the service starts within seconds,
     /// found out as the run goes on, and fewer again when it has no room for more.
+    /// So a bound far above what a cluster has workers costs nothing, and one below leaves workers idle.
     pub jobs: usize,
     /// Priority of the executions: lower runs sooner, builds use 0, so
     /// speculative work takes a positive number. It is that of what the longest
@@ -42,10 +43,10 @@ pub struct Options {
 pub const PRIORITY_STEPS: i32 = 99;
 
 impl Default for Options {
-    /// 64 jobs at priority 100, nearest records, no budget, results awaited, every action.
+    /// 2000 jobs at priority 100, nearest records, no budget, results awaited, every action.
     fn default() -> Self {
         Self {
-            jobs: 64,
+            jobs: 2000,
             priority: 100,
             lookup: Lookup::default(),
             budget: Budget::default(),

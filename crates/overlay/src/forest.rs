@@ -53,6 +53,11 @@ impl Forest {
         }
     }
 
+    /// Takes a directory out, if it is there.
+    pub fn remove(&mut self, digest: &Digest) -> Option<Directory> {
+        self.directories.remove(digest)
+    }
+
     /// Hashes a directory and adds it.
     pub fn add(&mut self, function: DigestFunction, directory: Directory) -> Digest {
         let digest = function.digest(directory.bytes());

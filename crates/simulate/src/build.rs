@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use instantiate::Event;
+use reapi_proto::Digest;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
 
@@ -168,7 +169,7 @@ impl<'a> Build<'a> {
             self.misses.set(self.misses.get() + 1);
             // What is missing is asked for, then uploaded; half a round trip later the request arrives.
             sleep(latency * 2 + latency / 2).await;
-            self.store_inputs(row);
+            self.store_inputs(row, &action);
             if let Some(work) = self.project.work.get(&state.commands[turn]) {
                 self.service.submit(action, work, PRIORITY).done().await;
             }
@@ -178,10 +179,13 @@ impl<'a> Build<'a> {
         turn
     }
 
-    fn store_inputs(&self, row: usize) {
-        if self.events.is_none() || std::mem::replace(&mut self.stored.borrow_mut()[row], true) {
+    /// Whoever has stored an action has stored what it takes before.
+    fn store_inputs(&self, row: usize, action: &Digest) {
+        if self.events.is_none() || self.store.contains(action) {
             return;
         }
-        self.project.blobs(row, &mut |_, digest, data| self.store.put(digest, data));
+        if !std::mem::replace(&mut self.stored.borrow_mut()[row], true) {
+            self.project.blobs(row, &mut |_, digest, data| self.store.put(digest, data));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use overlay::graph::{Element, Graph};
 use overlay::{ArtifactOverlay, Contents, ElementId, Forest, Mode, Origin, Record, RecordedElement, layout};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Action, Command, Directory, Node};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::shape::Shape;
 use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_bytes, output_path, own_root};
@@ -54,75 +55,21 @@ impl Project {
     /// [`SimulationError::Shape`] for a shape that does not [check](Shape::check).
     pub fn new(shape: Shape) -> Result<Self, SimulationError> {
         shape.check()?;
-        let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
-        let mut store = Blobs::default();
         let installed = installed(&shape);
-        let maker = Maker::new(&shape, &installed, Version::Recorded);
-        let closures = shape.closures();
-        let mut trees = Forest::new();
-        let mut recorded: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
-        let mut records: Vec<Option<Digest>> = Vec::with_capacity(shape.elements.len());
-        let mut behind: Vec<Option<Arc<Record>>> = Vec::with_capacity(shape.elements.len());
-        let mut work = FxHashMap::default();
-        for (row, element) in shape.elements.iter().enumerate() {
-            let mut messages: FxHashMap<Digest, Bytes> = FxHashMap::default();
-            let mut inputs: Vec<(Digest, Directory)> = Vec::new();
-            let state = maker.element(row, &recorded, &mut |kind, digest, bytes| {
-                match kind {
-                    Blob::Directory | Blob::Input => {
-                        let Ok(directory) = Directory::parse(bytes.clone()) else { return };
-                        match kind {
-                            Blob::Directory => trees.insert(digest, directory),
-                            _ => inputs.push((digest, directory)),
-                        }
-                    }
-                    Blob::Action | Blob::Command => drop(messages.insert(digest, bytes.clone())),
-                    Blob::Header => {}
-                }
-                store.insert(&digest, bytes);
-            });
-            let state = state.map_err(|e| failed(&e))?;
-            for (turn, action) in element.actions.iter().enumerate() {
-                let output = output_path(action, turn).into();
-                work.insert(state.commands[turn], Work { duration: action.duration, output });
-            }
-            if element.actions.is_empty() {
-                records.push(None);
-                behind.push(None);
-            } else {
-                let mut forest = trees.clone();
-                inputs.into_iter().for_each(|(digest, directory)| forest.insert(digest, directory));
-                let recording =
-                    Recording { shape: &shape, recorded: &recorded, behind: &behind, closure: &closures[row] };
-                let record = recording.derive(row, &state, &forest, &messages)?;
-                let message = layout::encode(&record);
-                let digest = FUNCTION.digest(&message);
-                store.insert(&digest, message);
-                records.push(Some(digest));
-                behind.push(Some(Arc::new(artifact_alone(&record))));
-            }
-            recorded.push(state);
-        }
-        let maker = Maker::new(&shape, &installed, Version::Now);
-        let mut now: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
-        for (row, element) in shape.elements.iter().enumerate() {
-            // The sources are fetched before anything is built; of the rest, nothing is known.
-            let mut sources = Vec::new();
-            let state = maker.element(row, &now, &mut |kind, digest, bytes| {
-                if matches!(kind, Blob::Directory | Blob::Header) && element.changed {
-                    sources.push((digest, bytes));
-                }
-            });
-            let state = state.map_err(|e| failed(&e))?;
-            sources.into_iter().for_each(|(digest, bytes)| store.insert(&digest, bytes));
-            now.push(state);
-        }
+        let (built, changed) = thread::scope(|scope| {
+            let changed = scope.spawn(|| change(&shape, &installed));
+            let built = build(&shape, &installed);
+            let lost = || SimulationError::Internal("the change of the project has come to no end".to_owned());
+            (built, changed.join().unwrap_or_else(|_| Err(lost())))
+        });
+        let (Built { recorded, mut store, records, work }, Changed { now, sources }) = (built?, changed?);
+        sources.into_iter().for_each(|(digest, bytes)| store.insert_copy(&digest, &bytes));
         // Of recorded outputs, nobody reads any but those that are outputs still.
         for (then, now) in recorded.iter().zip(&now) {
             for (turn, action) in
                 then.actions.iter().enumerate().filter(|(turn, action)| now.actions[*turn] == **action)
             {
-                store.insert(&then.outputs[turn], output_bytes(action));
+                store.insert_copy(&then.outputs[turn], &output_bytes(action));
             }
         }
         let rebuilt = shape.rebuilt();
@@ -180,6 +127,91 @@ impl Project {
         let graph = Graph::new(FUNCTION, elements.collect());
         graph.map(Arc::new).map_err(|error| SimulationError::Internal(error.to_string()))
     }
+}
+
+/// The recorded state.
+struct Built {
+    recorded: Vec<ElementState>,
+    store: Blobs,
+    records: Vec<Option<Digest>>,
+    work: FxHashMap<Digest, Work>,
+}
+
+fn build(shape: &Shape, installed: &[Vec<usize>]) -> Result<Built, SimulationError> {
+    let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
+    let mut store = Blobs::default();
+    let maker = Maker::new(shape, installed, Version::Recorded);
+    let closures = shape.closures();
+    let mut trees = Forest::new();
+    let mut recorded: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
+    let mut records: Vec<Option<Digest>> = Vec::with_capacity(shape.elements.len());
+    let mut behind: Vec<Option<Arc<Record>>> = Vec::with_capacity(shape.elements.len());
+    let mut work = FxHashMap::default();
+    for (row, element) in shape.elements.iter().enumerate() {
+        let mut messages: FxHashMap<Digest, Bytes> = FxHashMap::default();
+        // What is in nothing but its input trees.
+        let mut inputs: FxHashSet<Digest> = FxHashSet::default();
+        let state = maker.element(row, &recorded, &mut |kind, digest, bytes| {
+            match kind {
+                Blob::Directory | Blob::Input => {
+                    let Ok(directory) = Directory::parse(bytes.clone()) else { return };
+                    let new = trees.insert_new(digest, directory);
+                    match kind {
+                        Blob::Input if new => drop(inputs.insert(digest)),
+                        Blob::Input => {}
+                        _ => drop(inputs.remove(&digest)),
+                    }
+                }
+                Blob::Action | Blob::Command => drop(messages.insert(digest, bytes.clone())),
+                Blob::Header => {}
+            }
+            store.insert_copy(&digest, &bytes);
+        });
+        let state = state.map_err(|e| failed(&e))?;
+        for (turn, action) in element.actions.iter().enumerate() {
+            let output = output_path(action, turn).into();
+            work.insert(state.commands[turn], Work { duration: action.duration, output });
+        }
+        if element.actions.is_empty() {
+            records.push(None);
+            behind.push(None);
+        } else {
+            let recording = Recording { shape, recorded: &recorded, behind: &behind, closure: &closures[row] };
+            let record = recording.derive(row, &state, &trees, &messages)?;
+            let message = layout::encode(&record);
+            let digest = FUNCTION.digest(&message);
+            store.insert_copy(&digest, &message);
+            records.push(Some(digest));
+            behind.push(Some(Arc::new(artifact_alone(&record))));
+        }
+        for digest in inputs {
+            trees.remove(&digest);
+        }
+        recorded.push(state);
+    }
+    Ok(Built { recorded, store, records, work })
+}
+
+/// The state after the change, and the sources that have changed.
+struct Changed {
+    now: Vec<ElementState>,
+    sources: Vec<(Digest, Bytes)>,
+}
+
+fn change(shape: &Shape, installed: &[Vec<usize>]) -> Result<Changed, SimulationError> {
+    let maker = Maker::new(shape, installed, Version::Now);
+    let mut now: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
+    let mut sources = Vec::new();
+    for (row, element) in shape.elements.iter().enumerate() {
+        // The sources are fetched before anything is built; of the rest, nothing is known.
+        let state = maker.element(row, &now, &mut |kind, digest, bytes| {
+            if matches!(kind, Blob::Directory | Blob::Header) && element.changed {
+                sources.push((digest, bytes));
+            }
+        });
+        now.push(state.map_err(|error| SimulationError::Internal(error.to_string()))?);
+    }
+    Ok(Changed { now, sources })
 }
 
 /// Whether sources were fetched before anything else.

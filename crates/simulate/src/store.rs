@@ -1,5 +1,6 @@
 //! Storage that answers after the time that a network takes.
 
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,16 +15,33 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::state::FUNCTION;
 
 /// Blobs by digest, without the sizes that digests have: there are millions of them.
-#[derive(Clone, Default)]
-pub(crate) struct Blobs(FxHashMap<[u8; 32], Bytes>);
+#[derive(Default)]
+pub(crate) struct Blobs {
+    by_hash: FxHashMap<[u8; 32], Bytes>,
+    /// Where copies are put, one behind the other.
+    room: BytesMut,
+}
+
+/// Bytes of memory for copies that are asked for at once.
+const ROOM: usize = 1 << 20;
 
 impl Blobs {
     pub(crate) fn insert(&mut self, digest: &Digest, data: Bytes) {
-        self.0.insert(key(digest), data);
+        self.by_hash.insert(key(digest), data);
+    }
+
+    /// Inserts a copy that takes no more memory than its bytes.
+    pub(crate) fn insert_copy(&mut self, digest: &Digest, data: &[u8]) {
+        let Entry::Vacant(place) = self.by_hash.entry(key(digest)) else { return };
+        if self.room.capacity() < data.len() {
+            self.room = BytesMut::with_capacity(ROOM.max(data.len()));
+        }
+        self.room.extend_from_slice(data);
+        place.insert(self.room.split().freeze());
     }
 
     fn get(&self, digest: &Digest) -> Option<&Bytes> {
-        self.0.get(&key(digest)).filter(|data| data.len() as u64 == digest.size_bytes())
+        self.by_hash.get(&key(digest)).filter(|data| data.len() as u64 == digest.size_bytes())
     }
 
     fn contains(&self, digest: &Digest) -> bool {
@@ -31,7 +49,7 @@ impl Blobs {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.by_hash.len()
     }
 }
 
@@ -73,6 +91,11 @@ impl Store {
             return Some(Bytes::new());
         }
         self.shared.get(digest).cloned().or_else(|| self.own().get(digest).cloned())
+    }
+
+    /// Whether a blob is stored, at once.
+    pub(crate) fn contains(&self, digest: &Digest) -> bool {
+        self.shared.contains(digest) || self.own().contains(digest)
     }
 
     /// Takes as long as a call does.
