@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::process::{Event, Interrupts, Process, tail, tied};
-use super::setup::{self, Stack};
+use super::setup;
 use crate::{Failure, Outcome};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -24,20 +24,20 @@ pub(super) struct Casd<'a> {
 }
 
 impl<'a> Casd<'a> {
-    /// Starts a server whose cache is below `runs`, and waits until it accepts connections.
-    pub(super) fn start(stack: &Stack, runs: &Path, log: &Path, interrupts: &'a Interrupts) -> Result<Self, Failure> {
+    /// Starts the server of this folder, with a cache below `runs`, and waits until it accepts connections.
+    pub(super) fn start(buildbox: &Path, runs: &Path, log: &Path, interrupts: &'a Interrupts) -> Result<Self, Failure> {
         let cache = tempfile::Builder::new().prefix("casd-").tempdir_in(runs)?;
         let socket_dir = tempfile::Builder::new().prefix("bst-sa-").tempdir()?;
         let socket = socket_dir.path().join("casd.sock");
         let url = format!("unix:{}", socket.display());
 
-        let mut command = tied("TERM", stack.buildbox.join("buildbox-casd"));
+        let mut command = tied("TERM", buildbox.join("buildbox-casd"));
         command.arg(format!("--bind={url}"));
-        command.arg(format!("--buildbox-run={}", stack.buildbox.join("buildbox-run").display()));
+        command.arg(format!("--buildbox-run={}", buildbox.join("buildbox-run").display()));
         command.args(["--jobs=2", "--cache-failures=false", "--log-level=info"]).arg(cache.path());
         // The staging helper is looked up in PATH; without it trees are staged by copying.
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::iter::once(stack.buildbox.clone()).chain(std::env::split_paths(&path));
+        let path = std::iter::once(buildbox.to_owned()).chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(path).map_err(|e| Failure::new(e.to_string()))?);
         let file = File::create(log)?;
         command.stdout(file.try_clone()?).stderr(file);

