@@ -73,6 +73,7 @@ mod merge;
 mod model;
 mod path;
 mod platform;
+mod recorded;
 pub mod rewrite;
 mod substitution;
 
@@ -86,5 +87,6 @@ pub use lookup::{Lookup, TreeKind};
 pub use merge::{Merge, MergeError, Merged, Unstaged};
 pub use model::*;
 pub use path::{NameId, PathId, Paths, join};
+pub use recorded::{NodeKind, Recorded, Stamp};
 pub use rewrite::RewriteError;
 pub use substitution::{Rewritten, Substitution};

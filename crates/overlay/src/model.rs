@@ -6,6 +6,7 @@ use reapi_proto::raw::Node;
 use reapi_proto::{Digest, DigestFunction};
 
 use crate::path::{NameId, PathId, Paths};
+use crate::recorded::Recorded;
 
 /// A row of [`Record::elements`]. Row 0 is the element that the record belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -143,7 +144,7 @@ impl Origin {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Input {
     /// What it was.
-    pub recorded: Node,
+    pub recorded: Recorded,
     /// Its origins, the authoritative one first, then by [`Origin::rank`]. Never empty.
     pub origins: Vec<OriginId>,
 }
@@ -361,7 +362,7 @@ impl Record {
     #[must_use]
     pub fn recorded_as(&self, id: DerivationId) -> Option<&Node> {
         let made = |input: &&Input| input.origins.iter().any(|origin| *self.origin(*origin) == Origin::Derived(id));
-        self.inputs.iter().find(made).map(|input| &input.recorded)
+        self.inputs.iter().filter(made).find_map(|input| input.recorded.whole())
     }
 
     /// The entries of a level.
@@ -409,6 +410,20 @@ impl Record {
             .flat_map(|input| &input.origins)
             .filter(|origin| !matches!(self.origin(**origin), Origin::Derived(_)))
             .count()
+    }
+
+    /// Of which inputs more must be known than whether something else is the same: what is named in messages, or made,
+    /// or what something is made of.
+    pub(crate) fn needed_in_full(&self) -> Vec<bool> {
+        let made = |input: &Input| input.origins.iter().any(|id| matches!(self.origin(*id), Origin::Derived(_)));
+        let mut needed: Vec<bool> = self.inputs.iter().map(made).collect();
+        let parts = self.derivations.iter().flat_map(|derivation| &derivation.of);
+        let conditions = self.actions.iter().flat_map(|action| &action.conditions);
+        let properties = self.actions.iter().flat_map(|action| &action.properties).map(|property| &property.input);
+        for input in parts.chain(conditions).chain(properties) {
+            needed[input.index()] = true;
+        }
+        needed
     }
 
     /// An origin in words, for reasons and tables.

@@ -53,7 +53,7 @@ impl Record {
                 // Nothing of it is as it was: the union has to be made, whatever became of its parts.
                 let empty = Node::Directory { digest: self.digest_function.empty() };
                 let of = parts.into_iter().map(|origin| {
-                    self.inputs.push(Input { recorded: empty.clone(), origins: vec![origin] });
+                    self.inputs.push(Input { recorded: empty.clone().into(), origins: vec![origin] });
                     InputId(index(self.inputs.len() - 1))
                 });
                 let of = of.collect();

@@ -9,7 +9,7 @@ use buildstream::introspect::SourcePolicy;
 use bytes::Bytes;
 use cas_client::BlobStoreExt;
 use overlay::layout::{self, ReferenceOrigin, ReferenceOverlay, ReferenceRecord, Stored};
-use overlay::{Below, ElementId, InputId, LevelId, Making, Origin, Record};
+use overlay::{Below, ElementId, InputId, LevelId, Making, Origin, Record, Recorded};
 use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use serde::Serialize;
@@ -43,7 +43,7 @@ struct ShownAction {
 
 #[derive(Clone, Serialize)]
 struct ShownOverlay {
-    /// What the input was; a symlink's target stands in quotes.
+    /// What the input was: a digest, or as much of its hash as is recorded; a symlink's target stands in quotes.
     target: String,
     /// Where it stands, authority first among its origins.
     origins: Vec<ShownOrigin>,
@@ -120,7 +120,7 @@ fn compact(record: &Record, bytes: usize) -> Shown {
         let overlays = inputs.into_iter().map(|id| {
             let input = record.input(id);
             ShownOverlay {
-                target: node(&input.recorded),
+                target: target(&input.recorded),
                 origins: input.origins.iter().map(|id| origin(record, record.origin(*id))).collect(),
             }
         });
@@ -162,10 +162,11 @@ fn inputs_below(record: &Record, root: Option<LevelId>) -> Vec<InputId> {
     inputs
 }
 
-fn node(node: &Node) -> String {
-    match node {
-        Node::File { digest, .. } | Node::Directory { digest } => digest.to_string(),
-        Node::Symlink { target } => format!("{:?}", String::from_utf8_lossy(target)),
+fn target(recorded: &Recorded) -> String {
+    match recorded {
+        Recorded::Whole(Node::File { digest, .. } | Node::Directory { digest }) => digest.to_string(),
+        Recorded::Whole(Node::Symlink { target }) => format!("{:?}", String::from_utf8_lossy(target)),
+        Recorded::Stamp(stamp) => format!("{stamp}…"),
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Inspected {
     Known(Edits),
     /// Something must be read first; it has been asked for.
     Pending,
+    /// More has changed since its directories were read.
+    Unvisited,
     /// Something is not known yet that an event will tell.
     Waits(String),
     /// It is not to be predicted.
@@ -99,10 +101,11 @@ impl Priming {
         if news.is_empty() {
             let look = if compile.is_some() { Look::Texts } else { Look::Kinds };
             let root = self.tables[row].adaptation.changed_root(action);
-            match root.map_or(Weight::Texts, |root| self.weigh(row, root, look)) {
-                Weight::Texts => return Ok(Inspected::Known(Edits::new())),
-                Weight::Unread => return Err(Lacking),
-                Weight::Directives | Weight::Kinds => {}
+            match root.map_or(Some(Weight::Texts), |root| self.weigh(row, root, look)) {
+                Some(Weight::Texts) => return Ok(Inspected::Known(Edits::new())),
+                Some(Weight::Unread) => return Err(Lacking),
+                Some(Weight::Directives | Weight::Kinds) => {}
+                None => return Ok(Inspected::Unvisited),
             }
         }
         let Some(changes) = self.tables[row].adaptation.changes(action) else {
@@ -144,7 +147,8 @@ impl Priming {
     fn retargeted(&mut self, row: RowId, changes: &[Changed]) -> Result<Edits, Lacking> {
         let mut edits = Edits::new();
         for change in changes {
-            let (Node::Symlink { target: then }, Some(Node::Symlink { target: now })) = (&change.recorded, &change.now)
+            let (Some(Node::Symlink { target: then }), Some(Node::Symlink { target: now })) =
+                (change.recorded.whole(), &change.now)
             else {
                 continue;
             };

@@ -248,7 +248,8 @@ impl Priming {
             row_ref.gate = Gate::Open;
             let record = Arc::clone(row_ref.adaptation.record());
             let held = record.action(self.tables[act].id).conditions.clone();
-            let held = held.into_iter().map(|input| (input, record.input(input).recorded.clone()));
+            let held =
+                held.into_iter().filter_map(|input| Some((input, record.input(input).recorded.whole()?.clone())));
             let seen = seen.into_iter().filter_map(|(input, node)| Some((input, node?)));
             let facts: Vec<(InputId, Node)> = held.chain(seen).collect();
             self.tables[row].adaptation.see(facts);

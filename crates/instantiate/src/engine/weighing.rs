@@ -1,6 +1,7 @@
 //! How much of what has changed matters, told once for all actions that have the same directory.
 
-use overlay::{ChangedEntry, LevelId};
+use overlay::{ChangedEntry, InputId, LevelId, NodeKind, Recorded};
+use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use rustc_hash::FxHashMap;
 
@@ -13,6 +14,8 @@ use super::tables::RowId;
 pub(super) struct Below {
     generation: u64,
     verdicts: FxHashMap<(LevelId, Look), Weight>,
+    /// Verdicts on files by their texts.
+    texts: FxHashMap<InputId, Weight>,
 }
 
 /// What of the changes is looked at.
@@ -40,13 +43,13 @@ pub(super) enum Weight {
 impl Priming {
     /// How much what has changed below a directory matters to a compile. What cannot be read cannot be compared.
     ///
-    /// Texts that have to be read are asked for.
-    pub(super) fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Weight {
-        let Self { tables, inspector, .. } = self;
+    /// Texts that have to be read are asked for. `None` where a directory with changes was not visited.
+    pub(super) fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Option<Weight> {
+        let Self { tables, inspector, workshop, .. } = self;
         let adaptation = &tables[row].adaptation;
         let mut below = inspector.below.remove(&row).unwrap_or_default();
         if below.generation != adaptation.generation() {
-            below = Below { generation: adaptation.generation(), verdicts: FxHashMap::default() };
+            below = Below { generation: adaptation.generation(), ..Below::default() };
         }
         // A level is done once all below it are: they have smaller rows, so this ends.
         let mut pending = vec![root];
@@ -56,7 +59,20 @@ impl Priming {
             if !below.verdicts.contains_key(&(level, look)) {
                 for entry in adaptation.changed_entries(level) {
                     weight = weight.max(match entry {
-                        ChangedEntry::Input { recorded, now } => inspector.weigh(recorded, now, look),
+                        ChangedEntry::Input { id, name, recorded, now } => match (look, now) {
+                            (Look::Texts, Some(Node::File { digest, .. })) if recorded.kind().is_file() => {
+                                match below.texts.get(&id) {
+                                    Some(weight) => *weight,
+                                    None => {
+                                        let before = workshop.recorded_file(row, level, name)?;
+                                        let weight = inspector.compare(before, *digest);
+                                        below.texts.insert(id, weight);
+                                        weight
+                                    }
+                                }
+                            }
+                            _ => of_kinds(recorded, now),
+                        },
                         ChangedEntry::Level(level) => match below.verdicts.get(&(level, look)) {
                             Some(weight) => *weight,
                             None => {
@@ -73,20 +89,14 @@ impl Priming {
             }
             pending.pop();
         }
-        let weight = below.verdicts.get(&(root, look)).copied().unwrap_or(Weight::Kinds);
+        let weight = below.verdicts.get(&(root, look)).copied();
         inspector.below.insert(row, below);
         weight
     }
 }
 
 impl Inspector {
-    fn weigh(&mut self, recorded: &Node, now: Option<&Node>, look: Look) -> Weight {
-        let (before, now) = match (recorded, now) {
-            (Node::File { .. }, Some(Node::File { .. })) if look == Look::Kinds => return Weight::Texts,
-            (Node::File { digest: before, .. }, Some(Node::File { digest: now, .. })) => (*before, *now),
-            (Node::Directory { .. }, Some(Node::Directory { .. })) => return Weight::Texts,
-            _ => return Weight::Kinds,
-        };
+    fn compare(&mut self, before: Digest, now: Digest) -> Weight {
         match (self.directives(before), self.directives(now)) {
             (Ok(before), Ok(now)) if *before == *now => Weight::Texts,
             (Ok(_), Ok(_)) | (Err(Some(_)), _) | (_, Err(Some(_))) => Weight::Directives,
@@ -98,6 +108,16 @@ impl Inspector {
     pub(super) fn forget_unread(&mut self) {
         for below in self.below.values_mut() {
             below.verdicts.retain(|_, weight| *weight != Weight::Unread);
+            below.texts.retain(|_, weight| *weight != Weight::Unread);
         }
+    }
+}
+
+/// How much it matters that something is something else, whatever is in it.
+fn of_kinds(recorded: &Recorded, now: Option<&Node>) -> Weight {
+    match (recorded.kind(), now) {
+        (NodeKind::File | NodeKind::Executable, Some(Node::File { .. })) => Weight::Texts,
+        (NodeKind::Directory, Some(Node::Directory { .. })) => Weight::Texts,
+        _ => Weight::Kinds,
     }
 }

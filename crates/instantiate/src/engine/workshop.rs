@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use overlay::{AdaptError, Adapted, CommandChange, Forest, LevelId, Missing, RewriteError, Standing, Substitution};
 use reapi_proto::Digest;
-use reapi_proto::raw::{Action, ActionEdit, Command, Directory, RawError};
+use reapi_proto::raw::{Action, ActionEdit, Command, Directory, Node, RawError};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Priming;
@@ -41,6 +41,8 @@ pub(super) struct Workshop {
     pub(super) forest: Forest,
     /// Directories that cannot be had.
     absent: FxHashMap<Digest, Skip>,
+    /// A directory for each level that was visited.
+    visited: FxHashMap<(RowId, LevelId), Digest>,
     /// Directories that are not what their record says.
     misfits: FxHashMap<Spot, String>,
 }
@@ -139,13 +141,24 @@ impl Workshop {
                 continue;
             }
             match tables[row].adaptation.descend(&self.forest, level, &digest) {
-                Ok(below) => batch.visit(below.into_iter().map(|(level, digest)| (row, level, digest))),
+                Ok(below) => {
+                    self.visited.insert((row, level), digest);
+                    batch.visit(below.into_iter().map(|(level, digest)| (row, level, digest)));
+                }
                 Err(error) => {
                     self.misfits.insert(spot, error.to_string());
                 }
             }
         }
         batch.frontier = blocked;
+    }
+
+    /// The file that stood at this name of a level; `None` if it was not visited.
+    pub(super) fn recorded_file(&self, row: RowId, level: LevelId, name: &[u8]) -> Option<Digest> {
+        match self.forest.get(self.visited.get(&(row, level))?)?.get(name)? {
+            Node::File { digest, .. } => Some(digest),
+            Node::Directory { .. } | Node::Symlink { .. } => None,
+        }
     }
 
     /// The first directory on the way to a change that is not what the record says.
@@ -310,6 +323,10 @@ impl Priming {
             Inspected::Pending => return Ok(()),
             Inspected::Waits(what) => return Err(Setback::Wait(what)),
             Inspected::Skip(skip) => return Err(Setback::GiveUp(skip)),
+            Inspected::Unvisited => {
+                self.input_root(id, &base, &Edits::new())?;
+                return Err(Setback::Requeue);
+            }
         };
         let root = self.input_root(id, &base, &edits)?;
         let adapted = self.tables[row].adaptation.adapt_to(action, &base, Some(&command), root);

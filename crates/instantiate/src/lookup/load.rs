@@ -149,8 +149,8 @@ fn unreadable(error: &Error) -> Skip {
 
 type Messages = FxHashMap<Digest, cas_client::Result<Bytes>>;
 
-/// The largest message that is read: a record of 5,000 actions has 3 MB, and
-/// its tables take some ten times that in memory.
+/// The largest message that is read: a record of 5,000 actions has 0.7 MB, and
+/// its tables take some thirty times that in memory.
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 
 /// Reads blobs, each once. A failure of the whole request leaves its blobs out.

@@ -128,7 +128,10 @@ impl Adaptation {
             match self.inputs.changed(*input) {
                 Some(Some(node)) => of.push(node.clone()),
                 Some(None) => return (Now::Lost, guess),
-                None => of.push(record.input(*input).recorded.clone()),
+                None => match record.input(*input).recorded.whole() {
+                    Some(node) => of.push(node.clone()),
+                    None => return (Now::Lost, guess),
+                },
             }
         }
         if let Some((known, answer)) = &self.derived.answers[id.index()]

@@ -20,6 +20,7 @@ use uses::{Lists, Uses};
 use crate::forest::{Forest, Missing};
 use crate::model::{ActionId, Below, DerivationId, InputId, LevelId, Origin, OriginId, Record};
 use crate::path::{NameId, PathId};
+use crate::recorded::{NodeKind, Recorded};
 use crate::rewrite::{Change, EditTree, RewriteError, Rewriter};
 
 /// What an origin holds now.
@@ -51,7 +52,7 @@ pub struct Changed {
     /// Its path in the input tree.
     pub path: Bytes,
     /// What stood there.
-    pub recorded: Node,
+    pub recorded: Recorded,
     /// What stands there now; `None` if it is gone.
     pub now: Option<Node>,
 }
@@ -150,8 +151,12 @@ pub struct Adaptation {
 pub enum ChangedEntry<'a> {
     /// An input.
     Input {
+        /// Which one.
+        id: InputId,
+        /// Its name in the directory.
+        name: &'a Bytes,
         /// What stood there.
-        recorded: &'a Node,
+        recorded: &'a Recorded,
         /// What stands there now; `None` if it is gone.
         now: Option<&'a Node>,
     },
@@ -307,10 +312,11 @@ impl Adaptation {
 
     /// What has changed in a directory, its subdirectories unopened: the same for all actions that have it.
     pub fn changed_entries(&self, level: LevelId) -> impl Iterator<Item = ChangedEntry<'_>> {
-        self.record.level(level).iter().filter_map(|(_, below)| match below {
-            Below::Input(input) => {
-                let now = self.inputs.changed(*input)?;
-                Some(ChangedEntry::Input { recorded: &self.record.input(*input).recorded, now })
+        self.record.level(level).iter().filter_map(|(name, below)| match below {
+            Below::Input(id) => {
+                let now = self.inputs.changed(*id)?;
+                let (name, recorded) = (self.record.paths.name(*name), &self.record.input(*id).recorded);
+                Some(ChangedEntry::Input { id: *id, name, recorded, now })
             }
             Below::Level(level) => (self.flags[level.index()] & CHANGED != 0).then_some(ChangedEntry::Level(*level)),
         })
@@ -373,7 +379,7 @@ impl Adaptation {
             match entry {
                 Below::Input(input)
                     if self.inputs.flags(*input) & CHANGED != 0
-                        && directory.get(name).as_ref() != Some(&self.record.input(*input).recorded) =>
+                        && !directory.get(name).is_some_and(|node| self.record.input(*input).recorded.is(&node)) =>
                 {
                     return Err(mismatch());
                 }
@@ -486,7 +492,7 @@ impl Adaptation {
     fn judge_input(&self, id: InputId) -> InputState {
         let input = self.record.input(id);
         if let Some(node) = self.seen.get(&id) {
-            return match *node == input.recorded {
+            return match input.recorded.is(node) {
                 true => InputState::Same { guess: false },
                 false => InputState::Changed { node: Some(node.clone()), guess: false },
             };
@@ -503,15 +509,16 @@ impl Adaptation {
                 Now::Unknown => lost = false,
                 Now::AsRecorded => return InputState::Same { guess },
                 Now::Is(_) | Now::Linked { .. } => {
-                    let Some(mut node) = self.node_of(&self.origins[origin.index()], &input.recorded) else { continue };
-                    if let (Node::File { executable, .. }, Node::File { executable: recorded, .. }) =
-                        (&mut node, &input.recorded)
+                    let kind = input.recorded.kind();
+                    let Some(mut node) = self.node_of(&self.origins[origin.index()], kind) else { continue };
+                    if let Node::File { executable, .. } = &mut node
+                        && kind.is_file()
                         && (guess || self.record.by_digest)
                     {
                         // Installing sets the bit anew: only the authority speaks for it.
-                        *executable = *recorded;
+                        *executable = kind == NodeKind::Executable;
                     }
-                    if node == input.recorded {
+                    if input.recorded.is(&node) {
                         return InputState::Same { guess };
                     }
                     return InputState::Changed { node: Some(node), guess };
@@ -519,21 +526,21 @@ impl Adaptation {
                 Now::Gone => return InputState::Changed { node: None, guess },
             }
         }
-        match input.recorded {
+        match input.recorded.kind() {
             _ if lost => InputState::Lost,
             // Links are made by installing, hardly ever from a source, and
             // hardly ever anew: the old target is the best guess.
-            Node::Symlink { .. } => InputState::Same { guess: true },
+            NodeKind::Symlink => InputState::Same { guess: true },
             _ => InputState::Unknown,
         }
     }
 
     /// What an input of this kind is, of what its origin holds.
-    fn node_of(&self, now: &Now, recorded: &Node) -> Option<Node> {
+    fn node_of(&self, now: &Now, recorded: NodeKind) -> Option<Node> {
         match (now, recorded) {
             (Now::Is(node), _) => Some(node.clone()),
             // Clients whose trees have no place for the element's own files flatten links as well.
-            (Now::Linked { file, .. }, Node::File { .. }) if self.record.own_root == Some(PathId::ROOT) => {
+            (Now::Linked { file, .. }, kind) if kind.is_file() && self.record.own_root == Some(PathId::ROOT) => {
                 Some(file.clone())
             }
             (Now::Linked { link, .. }, _) => Some(link.clone()),
@@ -583,7 +590,8 @@ impl Adaptation {
     fn changed_properties(&self, action: ActionId) -> impl Iterator<Item = PropertyEdit> {
         self.record.action(action).properties.iter().filter_map(|property| {
             let Some(Node::Directory { digest: to }) = self.inputs.changed(property.input)? else { return None };
-            let Node::Directory { digest: from } = &self.record.input(property.input).recorded else { return None };
+            let recorded = self.record.input(property.input).recorded.whole()?;
+            let Node::Directory { digest: from } = recorded else { return None };
             Some(PropertyEdit {
                 name: self.record.paths.name(property.name).clone(),
                 from: from.to_string().into(),

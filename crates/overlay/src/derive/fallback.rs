@@ -163,7 +163,7 @@ impl Deriver {
             let Some(sources) = self.dependencies[dep].sources else { continue };
             let imported = self.dependencies[dep].artifact == Some(sources);
             let wanted: FxHashSet<Digest> =
-                used.iter().filter_map(|id| file_digest(&self.record.input(*id).recorded)).collect();
+                used.iter().filter_map(|id| file_digest(self.record.input(*id).recorded.whole()?)).collect();
             // An import installs everything under its own path.
             let searched = (!imported && !wanted.is_empty()).then_some(sources);
             let index = self.index_of(forest, searched, &wanted);
@@ -172,7 +172,7 @@ impl Deriver {
                 let input = self.record.input(id).clone();
                 let Some(authority) = input.origins.first() else { continue };
                 let installed = self.record.origin(*authority).path();
-                let source = match file_digest(&input.recorded) {
+                let source = match input.recorded.whole().and_then(file_digest) {
                     _ if imported => Some(installed),
                     Some(digest) => best(&self.record.paths, installed, &digest, index.all_places(&digest)),
                     None => None,

@@ -20,14 +20,14 @@ impl Deriver {
         let Self { input_ids, record, .. } = self;
         *input_ids.entry((path, recorded.clone())).or_insert_with(|| {
             sort_origins(&record.origins, &mut origins);
-            record.inputs.push(Input { recorded, origins });
+            record.inputs.push(Input { recorded: recorded.into(), origins });
             InputId(index(record.inputs.len() - 1))
         })
     }
 
     /// The row of something that stands in no input tree.
     pub(super) fn new_input(&mut self, recorded: Node, origin: OriginId) -> InputId {
-        self.record.inputs.push(Input { recorded, origins: vec![origin] });
+        self.record.inputs.push(Input { recorded: recorded.into(), origins: vec![origin] });
         InputId(index(self.record.inputs.len() - 1))
     }
 

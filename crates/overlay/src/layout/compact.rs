@@ -1,9 +1,7 @@
-//! The compact layout.
+//! The compact layout: a record as tables of numbers.
 
 use std::time::Duration;
 
-use reapi_proto::buildstream::SpeculativeActions;
-use reapi_proto::buildstream::speculative_actions::SpeculativeAction;
 use reapi_proto::raw::Node;
 use reapi_proto::{Digest, DigestFunction, bst_sa};
 use rustc_hash::FxHashMap;
@@ -14,16 +12,17 @@ use crate::model::{
     OriginId, PropertyInput, Record, RecordedAction, RecordedElement,
 };
 use crate::path::{NameId, PathId, Paths, index};
+use crate::recorded::{NodeKind, Recorded, Stamp};
 
-/// The version that this module writes, and the only one it reads.
-pub(super) const VERSION: u32 = 1;
+/// What is added to the kind of an input that is stored as a stamp.
+const STAMPED: u32 = 4;
 
 /// An archive of archives of what is made locally is far below this.
 const MAX_DERIVATION_DEPTH: usize = 16;
 
-pub(super) fn encode(record: &Record) -> SpeculativeActions {
+/// The tables of a record; its own actions are the first rows of the base actions.
+pub(super) fn encode(record: &Record) -> bst_sa::Record {
     let mut table = bst_sa::Record {
-        version: VERSION,
         digest_function: record.digest_function.wire_value(),
         weak_key: record.weak_key.clone().unwrap_or_default(),
         configuration: record.configuration.clone().unwrap_or_default(),
@@ -70,11 +69,7 @@ pub(super) fn encode(record: &Record) -> SpeculativeActions {
         table.artifact_origins.push(overlay.origin.0);
     }
     table.names.append(&mut names.table);
-    let actions = record
-        .actions
-        .iter()
-        .map(|action| SpeculativeAction { base_action_digest: Some((&action.base).into()), overlays: Vec::new() });
-    SpeculativeActions { actions: actions.collect(), artifact_overlays: Vec::new(), compact: Some(table) }
+    table
 }
 
 /// Symlink targets share the table of names; new ones go behind it.
@@ -98,10 +93,12 @@ fn encode_element(element: &RecordedElement) -> bst_sa::Element {
 
 fn encode_origins(record: &Record, table: &mut bst_sa::Record) {
     let mut bases: FxHashMap<Digest, u32> = FxHashMap::default();
+    let mut hashes = Vec::new();
     for (row, action) in record.actions.iter().enumerate() {
         bases.entry(action.base).or_insert(index(row));
+        hashes.extend_from_slice(action.base.hash());
+        table.base_sizes.push(action.base.size_bytes());
     }
-    let mut hashes = Vec::new();
     for origin in &record.origins {
         table.origin_kinds.push(match origin {
             Origin::Source { .. } => 0,
@@ -115,7 +112,7 @@ fn encode_origins(record: &Record, table: &mut bst_sa::Record) {
             table.origin_derivations.push(derivation.0);
         }
         if let Origin::Action { base, .. } = origin {
-            let next = index(record.actions.len() + table.base_sizes.len());
+            let next = index(table.base_sizes.len());
             let row = *bases.entry(*base).or_insert(next);
             if row == next {
                 hashes.extend_from_slice(base.hash());
@@ -128,32 +125,42 @@ fn encode_origins(record: &Record, table: &mut bst_sa::Record) {
 }
 
 fn encode_inputs(record: &Record, table: &mut bst_sa::Record, names: &mut Names) {
-    let mut hashes = Vec::new();
-    for input in &record.inputs {
-        let (kind, digest) = match &input.recorded {
-            Node::File { digest, executable: false } => (0, Some(digest)),
-            Node::File { digest, executable: true } => (1, Some(digest)),
-            Node::Directory { digest } => (2, Some(digest)),
-            Node::Symlink { target } => {
-                let row = record.paths.find_name(target).map(|name| name.0).unwrap_or_else(|| {
+    let (mut hashes, mut stamps) = (Vec::new(), Vec::new());
+    let whole = record.needed_in_full();
+    for (input, whole) in record.inputs.iter().zip(whole) {
+        let kind = match input.recorded.kind() {
+            NodeKind::File => 0,
+            NodeKind::Executable => 1,
+            NodeKind::Directory => 2,
+            NodeKind::Symlink => 3,
+        };
+        let recorded = if whole { input.recorded.clone() } else { input.recorded.shortened() };
+        table.input_kinds.push(match recorded {
+            Recorded::Whole(Node::File { digest, .. } | Node::Directory { digest }) => {
+                hashes.extend_from_slice(digest.hash());
+                table.input_sizes.push(digest.size_bytes());
+                kind
+            }
+            Recorded::Whole(Node::Symlink { target }) => {
+                let row = record.paths.find_name(&target).map(|name| name.0).unwrap_or_else(|| {
                     *names.known.entry(target.clone()).or_insert_with(|| {
-                        names.table.push(target.clone());
+                        names.table.push(target);
                         names.first + index(names.table.len()) - 1
                     })
                 });
                 table.input_targets.push(row);
-                (3, None)
+                kind
             }
-        };
-        table.input_kinds.push(kind);
-        if let Some(digest) = digest {
-            hashes.extend_from_slice(digest.hash());
-            table.input_sizes.push(digest.size_bytes());
-        }
+            Recorded::Stamp(stamp) => {
+                stamps.extend_from_slice(stamp.hash());
+                kind + STAMPED
+            }
+        });
         table.input_origin_counts.push(index(input.origins.len()));
         table.input_origins.extend(input.origins.iter().map(|id| id.0));
     }
     table.input_hashes = hashes.into();
+    table.input_stamps = stamps.into();
 }
 
 fn encode_derivations(record: &Record, table: &mut bst_sa::Record) {
@@ -171,15 +178,17 @@ fn encode_derivations(record: &Record, table: &mut bst_sa::Record) {
     }
 }
 
-pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record, LayoutError> {
-    if table.version != VERSION {
-        return Err(LayoutError::Version(table.version));
-    }
+/// The record of these tables. Its actions are the first rows of the base actions, unless they are `listed` elsewhere:
+/// then their rows come before those in the tables.
+pub(super) fn decode(listed: Option<Vec<Digest>>, table: &bst_sa::Record) -> Result<Record, LayoutError> {
     let function = DigestFunction::from_wire(table.digest_function)
         .ok_or_else(|| inconsistent(format!("unknown digest function {}", table.digest_function)))?;
-    if let Some(base) = bases.iter().find(|base| base.function() != function) {
+    if let Some(base) = listed.iter().flatten().find(|base| base.function() != function) {
         return Err(inconsistent(format!("action {base} is not named by {function}")));
     }
+    let own = listed.as_ref().map_or(table.action_elements.len(), Vec::len);
+    let bases = decode_bases(table, function, listed.unwrap_or_default())?;
+    let own = bases.get(..own).ok_or_else(|| inconsistent("base_sizes ends too early"))?;
     let elements = decode_elements(table, function)?;
     let paths = decode_paths(table)?;
     let limits = Limits {
@@ -190,11 +199,11 @@ pub(super) fn decode(bases: &[Digest], table: &bst_sa::Record) -> Result<Record,
         inputs: table.input_kinds.len(),
         derivations: table.derivation_kinds.len(),
     };
-    let origins = decode_origins(table, function, bases, &limits)?;
+    let origins = decode_origins(table, &bases, &limits)?;
     let inputs = decode_inputs(table, function, &paths, &origins, &limits)?;
     let derivations = decode_derivations(table, &origins, &inputs, &limits)?;
     let levels = decode_levels(table, &paths, &limits)?;
-    let actions = decode_actions(table, bases, &inputs, levels.len(), &limits)?;
+    let actions = decode_actions(table, own, &inputs, levels.len(), &limits)?;
     let mut artifact_overlays = Vec::with_capacity(table.artifact_paths.len());
     same_length("artifact_origins", table.artifact_origins.len(), "artifact_paths", table.artifact_paths.len())?;
     for (path, origin) in table.artifact_paths.iter().zip(&table.artifact_origins) {
@@ -233,7 +242,7 @@ struct Limits {
     derivations: usize,
 }
 
-fn inconsistent(reason: impl Into<String>) -> LayoutError {
+pub(super) fn inconsistent(reason: impl Into<String>) -> LayoutError {
     LayoutError::Inconsistent(reason.into())
 }
 
@@ -260,7 +269,7 @@ fn take<'a, T>(column: &str, rest: &mut &'a [T], count: u32) -> Result<&'a [T], 
     Ok(taken)
 }
 
-fn spent<T>(column: &str, rest: &[T]) -> Result<(), LayoutError> {
+pub(super) fn spent<T>(column: &str, rest: &[T]) -> Result<(), LayoutError> {
     if rest.is_empty() { Ok(()) } else { Err(inconsistent(format!("{column} has {} values too many", rest.len()))) }
 }
 
@@ -329,20 +338,22 @@ fn check_segment(name: &[u8]) -> Result<(), LayoutError> {
     Ok(())
 }
 
-fn decode_origins(
+fn decode_bases(
     table: &bst_sa::Record,
     function: DigestFunction,
-    actions: &[Digest],
-    limits: &Limits,
-) -> Result<Vec<Origin>, LayoutError> {
-    same_length("origin_elements", table.origin_elements.len(), "origin_kinds", limits.origins)?;
-    same_length("origin_paths", table.origin_paths.len(), "origin_kinds", limits.origins)?;
+    mut bases: Vec<Digest>,
+) -> Result<Vec<Digest>, LayoutError> {
     let mut others = Digests { column: "base_hashes", function, hashes: &table.base_hashes, sizes: &table.base_sizes };
-    let mut bases = actions.to_vec();
     for _ in &table.base_sizes {
         bases.push(others.next()?);
     }
     others.end()?;
+    Ok(bases)
+}
+
+fn decode_origins(table: &bst_sa::Record, bases: &[Digest], limits: &Limits) -> Result<Vec<Origin>, LayoutError> {
+    same_length("origin_elements", table.origin_elements.len(), "origin_kinds", limits.origins)?;
+    same_length("origin_paths", table.origin_paths.len(), "origin_kinds", limits.origins)?;
     let mut rest = table.origin_bases.as_slice();
     let mut derivations = table.origin_derivations.as_slice();
     let mut origins = Vec::with_capacity(limits.origins);
@@ -378,17 +389,26 @@ fn decode_inputs(
     same_length("input_origin_counts", table.input_origin_counts.len(), "input_kinds", limits.inputs)?;
     let mut digests =
         Digests { column: "input_hashes", function, hashes: &table.input_hashes, sizes: &table.input_sizes };
+    let mut stamps = &table.input_stamps[..];
     let mut targets = table.input_targets.as_slice();
     let mut rest = table.input_origins.as_slice();
     let mut inputs = Vec::with_capacity(limits.inputs);
     for (kind, count) in table.input_kinds.iter().zip(&table.input_origin_counts) {
+        let mut stamp = |kind| {
+            let (hash, rest) = stamps.split_first_chunk().ok_or_else(|| inconsistent("input_stamps ends too early"))?;
+            stamps = rest;
+            Ok(Recorded::Stamp(Stamp::new(kind, *hash)))
+        };
         let recorded = match kind {
-            0 | 1 => Node::File { digest: digests.next()?, executable: *kind == 1 },
-            2 => Node::Directory { digest: digests.next()? },
+            0 | 1 => Node::File { digest: digests.next()?, executable: *kind == 1 }.into(),
+            2 => Node::Directory { digest: digests.next()? }.into(),
             3 => {
                 let name = take("input_targets", &mut targets, 1)?[0];
-                Node::Symlink { target: paths.name(NameId(row("input_targets", name, limits.names)?)).clone() }
+                Node::Symlink { target: paths.name(NameId(row("input_targets", name, limits.names)?)).clone() }.into()
             }
+            4 => stamp(NodeKind::File)?,
+            5 => stamp(NodeKind::Executable)?,
+            6 => stamp(NodeKind::Directory)?,
             other => return Err(inconsistent(format!("unknown kind of input {other}"))),
         };
         if *count == 0 {
@@ -399,6 +419,7 @@ fn decode_inputs(
         inputs.push(Input { recorded, origins: ids.collect::<Result<_, _>>()? });
     }
     digests.end()?;
+    spent("input_stamps", stamps)?;
     spent("input_targets", targets)?;
     spent("input_origins", rest)?;
     Ok(inputs)
@@ -516,7 +537,7 @@ fn decode_actions(
             take("property_names", &mut names, count)?.iter().zip(take("property_inputs", &mut values, count)?)
         {
             let input = InputId(row("property_inputs", *input, inputs.len())?);
-            if !matches!(inputs[input.index()].recorded, Node::Directory { .. }) {
+            if !matches!(inputs[input.index()].recorded, Recorded::Whole(Node::Directory { .. })) {
                 return Err(inconsistent(format!("a property of action {i} is not a directory")));
             }
             properties.push(PropertyInput { name: NameId(row("property_names", *name, limits.names)?), input });

@@ -112,7 +112,9 @@ impl ReferenceRecord {
     }
 
     /// The same knowledge as far as the reference layout can hold it: paths
-    /// of inputs, symlinks and names that are not UTF-8 are left out.
+    /// of inputs, symlinks and names that are not UTF-8 are left out. So are
+    /// inputs of which `record` has no more than a stamp, as it has once it
+    /// was read from the compact layout: this is for records just derived.
     ///
     /// Overlays of an action are in the reference's order of priority. The
     /// digests of the element's own artifact files are looked up in `forest`;
@@ -127,7 +129,9 @@ impl ReferenceRecord {
             let mut found: Vec<(u8, Digest, OriginId)> = Vec::new();
             for input in inputs {
                 let input = record.input(input);
-                let (Node::File { digest, .. } | Node::Directory { digest }) = &input.recorded else { continue };
+                let Some(Node::File { digest, .. } | Node::Directory { digest }) = input.recorded.whole() else {
+                    continue;
+                };
                 found.extend(input.origins.iter().map(|id| (record.origin(*id).rank(), *digest, *id)));
             }
             found.sort_unstable();
@@ -271,7 +275,7 @@ impl Upgrade<'_> {
     fn input(&mut self, recorded: Node, origins: Vec<OriginId>) -> InputId {
         let Self { inputs, record, .. } = self;
         *inputs.entry((recorded, origins)).or_insert_with_key(|(recorded, origins)| {
-            record.inputs.push(Input { recorded: recorded.clone(), origins: origins.clone() });
+            record.inputs.push(Input { recorded: recorded.clone().into(), origins: origins.clone() });
             InputId(index(record.inputs.len() - 1))
         })
     }

@@ -4,9 +4,23 @@
 /// Lists named alike (`origin_…`) are columns of one table and equally long,
 /// unless said otherwise. Row 0 of paths is the empty path, row 0 of names the
 /// empty name; both are implied and not stored.
+///
+/// Version 2, which is written, consists of `version`, `packed`, and the columns
+/// of hashes that are in no way smaller than they are: `base_hashes`,
+/// `input_hashes` and `input_stamps`. The other columns are in `packed`: a Record
+/// of its own, deflated (RFC 1951). In that one, the values of `path_parents`,
+/// `origin_paths`, `origin_bases`, `input_origins`, `level_inputs`,
+/// `action_roots`, `artifact_paths`, `artifact_origins` and `derivation_inputs`
+/// are differences to the value before, written like `sint32`; and a value of
+/// `level_entries` says to which of the things that its name has led to an entry
+/// leads: 2 for the first one, 3 for the second, and so on; 0 for a new one that
+/// is the next of `level_inputs`, and 1 for the next of `level_levels`.
+///
+/// Version 1 has all columns beside each other, and its own actions in the
+/// message that holds this one.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
-    /// 1. A reader refuses numbers that it does not know.
+    /// 1 or 2. A reader refuses numbers that it does not know.
     #[prost(uint32, tag = "1")]
     pub version: u32,
     /// Value of `DigestFunction` for every digest and hash in the message.
@@ -36,13 +50,15 @@ pub struct Record {
     /// One entry per origin of kind 2, in order: a row of the base actions.
     #[prost(uint32, repeated, tag = "11")]
     pub origin_bases: ::prost::alloc::vec::Vec<u32>,
-    /// Base actions that are not among the message's own: their rows come after
-    /// those. Raw hashes end to end, sizes in bytes.
+    /// Base actions, those of the element first; in version 1, only those that are
+    /// not among the message's own, whose rows come before. Raw hashes end to end,
+    /// sizes in bytes.
     #[prost(bytes = "bytes", tag = "12")]
     pub base_hashes: ::prost::bytes::Bytes,
     #[prost(uint64, repeated, tag = "13")]
     pub base_sizes: ::prost::alloc::vec::Vec<u64>,
-    /// What stood at a place. Kind: 0 file, 1 executable file, 2 directory, 3 symlink.
+    /// What stood at a place. Kind: 0 file, 1 executable file, 2 directory, 3 symlink;
+    /// 4 to 6 are 0 to 2 of which no more than a stamp is stored.
     #[prost(uint32, repeated, tag = "14")]
     pub input_kinds: ::prost::alloc::vec::Vec<u32>,
     /// One entry per input of kinds 0 to 2, in order.
@@ -68,7 +84,7 @@ pub struct Record {
     /// from the entry's own level to the level below it.
     #[prost(uint32, repeated, tag = "22")]
     pub level_entries: ::prost::alloc::vec::Vec<u32>,
-    /// The recorded actions; their digests are in the message that holds this one.
+    /// The recorded actions; the first base actions are their digests.
     #[prost(uint32, repeated, tag = "23")]
     pub action_elements: ::prost::alloc::vec::Vec<u32>,
     /// One more than the level of the input root; 0 where no input has an origin.
@@ -120,6 +136,18 @@ pub struct Record {
     /// A key of what the element was built by; empty if unknown.
     #[prost(string, tag = "41")]
     pub configuration: ::prost::alloc::string::String,
+    /// One entry per input of kinds 4 to 6, in order: the first 8 bytes of its hash.
+    #[prost(bytes = "bytes", tag = "42")]
+    pub input_stamps: ::prost::bytes::Bytes,
+    /// All columns that are not hashes, deflated; see above.
+    #[prost(bytes = "bytes", tag = "43")]
+    pub packed: ::prost::bytes::Bytes,
+    /// Only in `packed`: the inputs that names of levels lead to for the first time,
+    /// and how far back from the entry's own level the levels are.
+    #[prost(uint32, repeated, tag = "44")]
+    pub level_inputs: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "45")]
+    pub level_levels: ::prost::alloc::vec::Vec<u32>,
 }
 impl ::prost::Name for Record {
     const NAME: &'static str = "Record";
