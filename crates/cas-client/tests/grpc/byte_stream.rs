@@ -1,8 +1,4 @@
 //! Byte streams of the gRPC client against a scripted server.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use std::time::Duration;
 
@@ -10,12 +6,13 @@ use bytes::Bytes;
 use cas_client::grpc::GrpcClient;
 use cas_client::{Blob, BlobStore as _, Chunks, Error, ErrorKind, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use grpc_support::raw::{End, Sink};
-use grpc_support::{Answer, Scripted, WriteStep, digest, impatient, piece, replies, replies_then_hang};
 use h2::Reason;
 use reapi_proto::bytestream::ReadResponse;
 use reapi_proto::{Digest, DigestFunction};
 use tonic::Status;
+
+use crate::support::raw::{End, Sink};
+use crate::support::{Answer, Scripted, WriteStep, digest, impatient, piece, replies, replies_then_hang};
 
 async fn read(client: &GrpcClient, digest: &Digest) -> Result<Vec<u8>> {
     let mut data = Vec::new();

@@ -1,19 +1,16 @@
 //! Action results, assets and server details of the gRPC client against a scripted server.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use std::time::{Duration, SystemTime};
 
 use cas_client::grpc::Access;
 use cas_client::{ActionCache as _, ActionCacheWriter as _, AssetIndex as _, ErrorKind, PushRequest};
-use grpc_support::{Scripted, digest};
 use reapi_proto::asset::{FetchBlobResponse, PushBlobResponse};
 use reapi_proto::buildgrid::LocalServerDetails;
 use reapi_proto::v2::{self, ActionResult};
 use reapi_proto::{DigestFunction, rpc};
 use tonic::Status;
+
+use crate::support::{Scripted, digest};
 
 #[tokio::test]
 async fn a_miss_is_no_error() {

@@ -1,5 +1,4 @@
 //! A server that answers exactly what a test tells it to, one call after the other.
-#![allow(dead_code, reason = "every test binary uses its own part of it")]
 
 pub(crate) mod certificates;
 mod local_cas;

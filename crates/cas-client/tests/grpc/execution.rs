@@ -1,20 +1,17 @@
 //! Execution through the gRPC client against a scripted server.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use std::time::Duration;
 
 use cas_client::grpc::{FailedExecution, GrpcClient};
 use cas_client::{CacheLookup, ErrorKind, ExecuteRequest, Execution as _, ExecutionStage, ExecutionUpdate, Result};
 use futures_util::TryStreamExt as _;
-use grpc_support::{Answer, Scripted, any, detailed, digest, replies, replies_then_hang};
 use prost_types::Any;
 use reapi_proto::longrunning::{Operation, operation};
 use reapi_proto::v2::{self, ActionResult, ExecuteResponse};
 use reapi_proto::{precondition, rpc};
 use tonic::{Code, Status};
+
+use crate::support::{Answer, Scripted, any, detailed, digest, replies, replies_then_hang};
 
 fn at(name: &str, stage: v2::execution_stage::Value) -> Answer<Operation> {
     let metadata = v2::ExecuteOperationMetadata { stage: stage.into(), ..Default::default() };

@@ -1,8 +1,4 @@
 //! Reading past a service on this machine, against a scripted server: what it is asked, and what it is not.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,13 +7,14 @@ use bytes::Bytes;
 use cas_client::grpc::Direct;
 use cas_client::{Blob, BlobStore, BlobStoreExt as _, ErrorKind, FileStore};
 use futures_util::TryStreamExt as _;
-use grpc_support::{Scripted, digest, piece, replies};
 use reapi_proto::buildgrid::LocalServerDetails;
 use reapi_proto::v2::batch_read_blobs_response::Response;
 use reapi_proto::v2::{BatchReadBlobsRequest, BatchReadBlobsResponse};
 use reapi_proto::{Digest, DigestFunction};
 use tempfile::TempDir;
 use tonic::{Code, Status};
+
+use crate::support::{Scripted, digest, piece, replies};
 
 const HERE: &str = "this-host";
 

@@ -1,16 +1,13 @@
 //! Encrypted connections: who is trusted, and who we are.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use cas_client::grpc::{GrpcClient, TlsMaterial};
 use cas_client::{ActionCache as _, Error, ErrorKind, Execution as _};
 use cas_client::{CacheLookup, ExecuteRequest};
-use grpc_support::certificates::Authority;
-use grpc_support::{Guard, Scripted, digest, impatient};
 use reapi_proto::v2::ActionResult;
 use tonic::Status;
+
+use crate::support::certificates::Authority;
+use crate::support::{Guard, Scripted, digest, impatient};
 
 async fn secure(tls: tonic::transport::ServerTlsConfig) -> Scripted {
     let server = Scripted::start_as(Guard { tls: Some(tls), ..Guard::default() }).await;

@@ -1,8 +1,4 @@
 //! Bearer tokens: on every call, replaced when they change, and never shown.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,11 +7,12 @@ use std::time::Duration;
 use cas_client::grpc::{GrpcClient, PlaintextToken, TokenFile};
 use cas_client::{ActionCache as _, BlobStore as _, CacheLookup, ErrorKind, ExecuteRequest, Execution as _};
 use futures_util::TryStreamExt as _;
-use grpc_support::certificates::Authority;
-use grpc_support::{Guard, Scripted, digest, impatient, piece, replies};
 use reapi_proto::v2::{ActionResult, FindMissingBlobsResponse};
 use tempfile::NamedTempFile;
 use tonic::{Code, Status};
+
+use crate::support::certificates::Authority;
+use crate::support::{Guard, Scripted, digest, impatient, piece, replies};
 
 /// A server for those who show the right token, and what it was shown.
 struct Doorkeeper {

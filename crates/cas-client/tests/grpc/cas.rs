@@ -1,15 +1,12 @@
 //! FindMissing, batches and capabilities of the gRPC client against a scripted server.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use bytes::Bytes;
 use cas_client::grpc::Access;
 use cas_client::{Blob, BlobStore as _, ErrorKind, PerBlob};
-use grpc_support::{Answer, Scripted, digest, piece, replies};
 use reapi_proto::{Digest, DigestFunction, rpc, v2};
 use tonic::{Code, Status};
+
+use crate::support::{Answer, Scripted, digest, piece, replies};
 
 fn missing(digests: &[Digest]) -> v2::FindMissingBlobsResponse {
     v2::FindMissingBlobsResponse { missing_blob_digests: digests.iter().map(Into::into).collect() }

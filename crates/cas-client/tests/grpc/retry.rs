@@ -1,19 +1,16 @@
 //! When the gRPC client tries again, and when it does not.
-#![cfg(feature = "grpc")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests may fail like tests")]
-
-mod grpc_support;
 
 use std::time::{Duration, Instant};
 
 use cas_client::grpc::GrpcClient;
 use cas_client::{ActionCache as _, BlobStore as _, ErrorKind};
 use futures_util::TryStreamExt as _;
-use grpc_support::proxy::Proxy;
-use grpc_support::raw::{Place, refuse};
-use grpc_support::{Scripted, any, detailed, digest, impatient, piece, replies, replies_then_hang};
 use reapi_proto::{rpc, v2};
 use tonic::{Code, Status};
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::{Place, refuse};
+use crate::support::{Scripted, any, detailed, digest, impatient, piece, replies, replies_then_hang};
 
 #[tokio::test]
 async fn a_failure_that_may_pass_is_retried() {
