@@ -149,7 +149,7 @@ fn unreadable(error: &Error) -> Skip {
 
 type Messages = FxHashMap<Digest, cas_client::Result<Bytes>>;
 
-/// The largest message that is read: a record of 5,000 actions has 0.7 MB, and
+/// The largest message that is read: a record of 5,000 actions has 0.8 MB, and
 /// its tables take some thirty times that in memory.
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 

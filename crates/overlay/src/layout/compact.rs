@@ -316,11 +316,12 @@ fn decode_elements(table: &bst_sa::Record, function: DigestFunction) -> Result<V
 fn decode_paths(table: &bst_sa::Record) -> Result<Paths, LayoutError> {
     same_length("path_names", table.path_names.len(), "path_parents", table.path_parents.len())?;
     let mut paths = Paths::with_names(&table.names).ok_or_else(|| inconsistent("names has an entry twice"))?;
+    let are_segments = are_segments(&paths);
     for (i, (parent, name)) in table.path_parents.iter().zip(&table.path_names).enumerate() {
         let parent = PathId(row("path_parents", *parent, i + 1)?);
         let name = NameId(row("path_names", *name, paths.name_count())?);
         // The path of an output is relative to the working directory and may lead upwards.
-        if paths.name(name) != &b".."[..] {
+        if !are_segments[name.0 as usize] && paths.name(name) != &b".."[..] {
             check_segment(paths.name(name))?;
         }
         if paths.child(parent, name).0 != index(i + 1) {
@@ -330,8 +331,17 @@ fn decode_paths(table: &bst_sa::Record) -> Result<Paths, LayoutError> {
     Ok(paths)
 }
 
+/// Of each name whether it can be a segment of a path.
+fn are_segments(paths: &Paths) -> Vec<bool> {
+    (0..index(paths.name_count())).map(|name| is_segment(paths.name(NameId(name)))).collect()
+}
+
+fn is_segment(name: &[u8]) -> bool {
+    !(name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0))
+}
+
 fn check_segment(name: &[u8]) -> Result<(), LayoutError> {
-    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
+    if !is_segment(name) {
         let shown: String = String::from_utf8_lossy(name).chars().take(80).collect();
         return Err(inconsistent(format!("{shown:?} is not a path segment")));
     }
@@ -477,17 +487,24 @@ fn decode_levels(table: &bst_sa::Record, paths: &Paths, limits: &Limits) -> Resu
     let mut names = table.level_entry_names.as_slice();
     let mut targets = table.level_entries.as_slice();
     let mut levels = Levels::with_capacity(table.level_entry_counts.len(), table.level_entries.len());
+    // There are hundreds of entries for each name: what is to be known of names is found out once.
+    let (ranks, are_segments) = (paths.name_ranks(), are_segments(paths));
     let mut entries: Vec<(NameId, Below)> = Vec::new();
     for count in &table.level_entry_counts {
         let own = levels.len();
         entries.clear();
+        let mut least = 0;
         let names = take("level_entry_names", &mut names, *count)?;
         for (name, target) in names.iter().zip(take("level_entries", &mut targets, *count)?) {
             let name = NameId(row("level_entry_names", *name, limits.names)?);
-            check_segment(paths.name(name))?;
-            if entries.last().is_some_and(|(last, _)| paths.name(*last) >= paths.name(name)) {
+            if !are_segments[name.0 as usize] {
+                check_segment(paths.name(name))?;
+            }
+            let rank = ranks[name.0 as usize];
+            if rank < least {
                 return Err(inconsistent(format!("the names of level {own} are not sorted")));
             }
+            least = rank + 1;
             let below = if target & 1 == 0 {
                 Below::Input(InputId(row("level_entries", target >> 1, limits.inputs)?))
             } else {
