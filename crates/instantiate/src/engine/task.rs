@@ -106,12 +106,15 @@ pub(super) async fn fetch(blobs: Arc<dyn BlobStore>, mut digests: Vec<Digest>) -
         return fetched;
     }
     match blobs.read_blobs(&digests).await {
-        Ok(answers) => {
-            let mut answers: rustc_hash::FxHashMap<Digest, Result<Bytes>> = answers.into_iter().collect();
+        Ok(mut answers) => {
+            // In the order of the question, as stores answer anyway.
+            answers.sort_by_key(|(digest, _)| *digest);
+            let mut answers = answers.into_iter().peekable();
             fetched.extend(digests.into_iter().map(|digest| {
-                let answer = match answers.remove(&digest) {
-                    Some(Ok(bytes)) => Ok(bytes),
-                    Some(Err(error)) => Err(Skip::unreadable(&digest.to_string(), &error)),
+                while answers.next_if(|(answered, _)| *answered < digest).is_some() {}
+                let answer = match answers.next_if(|(answered, _)| *answered == digest) {
+                    Some((_, Ok(bytes))) => Ok(bytes),
+                    Some((_, Err(error))) => Err(Skip::unreadable(&digest.to_string(), &error)),
                     None => Err(Skip::new(SkipKind::Service, format!("the store did not answer for {digest}"))),
                 };
                 (digest, answer)

@@ -22,6 +22,8 @@ pub(super) enum Look {
     Kinds,
     /// The texts, too.
     Texts,
+    /// The texts, as far as they have been read.
+    KnownTexts,
 }
 
 /// How much the changes below a directory can matter; the greatest counts.
@@ -40,7 +42,7 @@ pub(super) enum Weight {
 impl Priming {
     /// How much what has changed below a directory matters to a compile. What cannot be read cannot be compared.
     ///
-    /// Texts that have to be read are asked for.
+    /// Texts that have to be read are asked for, if they are looked at.
     pub(super) fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Weight {
         let Self { tables, inspector, .. } = self;
         let adaptation = &tables[row].adaptation;
@@ -87,7 +89,11 @@ impl Inspector {
             (Node::Directory { .. }, Some(Node::Directory { .. })) => return Weight::Texts,
             _ => return Weight::Kinds,
         };
-        match (self.directives(before), self.directives(now)) {
+        let mut directives = |content| match look {
+            Look::Texts => self.directives(content),
+            Look::Kinds | Look::KnownTexts => self.known_directives(content),
+        };
+        match (directives(before), directives(now)) {
             (Ok(before), Ok(now)) if *before == *now => Weight::Texts,
             (Ok(_), Ok(_)) | (Err(Some(_)), _) | (_, Err(Some(_))) => Weight::Directives,
             (Err(None), _) | (_, Err(None)) => Weight::Unread,

@@ -350,10 +350,10 @@ impl Adaptation {
         Some(changes)
     }
 
-    /// The next level below directories that will be rewritten.
+    /// Adds the next level below directories that will be rewritten to `below`.
     ///
     /// Call it with the directories' digests in step with the levels, starting
-    /// at the input roots; what it returns must be at hand before [`adapt`](Self::adapt).
+    /// at the input roots; what it adds must be at hand before [`adapt`](Self::adapt).
     ///
     /// # Errors
     /// [`AdaptError::Mismatch`] when the tree is not the one that was recorded,
@@ -363,9 +363,9 @@ impl Adaptation {
         forest: &Forest,
         level: LevelId,
         digest: &Digest,
-    ) -> Result<Vec<(LevelId, Digest)>, AdaptError> {
+        below: &mut Vec<(LevelId, Digest)>,
+    ) -> Result<(), AdaptError> {
         let directory = forest.get(digest).ok_or(RewriteError::Missing(Missing(*digest)))?;
-        let mut below = Vec::new();
         for (name, entry) in self.record.level(level) {
             let name = self.record.paths.name(*name);
             let mismatch =
@@ -373,18 +373,17 @@ impl Adaptation {
             match entry {
                 Below::Input(input)
                     if self.inputs.flags(*input) & CHANGED != 0
-                        && directory.get(name).as_ref() != Some(&self.record.input(*input).recorded) =>
+                        && !directory.holds(name, &self.record.input(*input).recorded) =>
                 {
                     return Err(mismatch());
                 }
-                Below::Level(child) if self.flags[child.index()] & CHANGED != 0 => match directory.get(name) {
-                    Some(Node::Directory { digest }) => below.push((*child, digest)),
-                    _ => return Err(mismatch()),
-                },
+                Below::Level(child) if self.flags[child.index()] & CHANGED != 0 => {
+                    below.push((*child, directory.subdirectory(name).ok_or_else(mismatch)?));
+                }
                 _ => {}
             }
         }
-        Ok(below)
+        Ok(())
     }
 
     /// Whether the Command of an action has to change too.
@@ -686,7 +685,7 @@ struct Edits<'a> {
 impl EditTree for Edits<'_> {
     type Node = LevelId;
 
-    fn changes(&self, node: LevelId) -> Vec<(Bytes, Change<LevelId>)> {
+    fn changes(&self, node: LevelId) -> Vec<(&Bytes, Change<LevelId>)> {
         let changed = self.record.level(node).iter().filter_map(|(name, below)| {
             let change = match below {
                 Below::Input(input) => match self.inputs.changed(*input)? {
@@ -698,7 +697,7 @@ impl EditTree for Edits<'_> {
                 }
                 Below::Level(_) => return None,
             };
-            Some((self.record.paths.name(*name).clone(), change))
+            Some((self.record.paths.name(*name), change))
         });
         changed.collect()
     }

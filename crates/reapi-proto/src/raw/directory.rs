@@ -157,6 +157,21 @@ impl Directory {
         Some(self.find(name)?.node(self.bytes()))
     }
 
+    /// Whether `name` stands for this node.
+    #[must_use]
+    pub fn holds(&self, name: &[u8], node: &Node) -> bool {
+        self.slot(node.kind(), name).is_some_and(|slot| slot.node(self.bytes()) == *node)
+    }
+
+    /// The subdirectory `name`.
+    #[must_use]
+    pub fn subdirectory(&self, name: &[u8]) -> Option<Digest> {
+        match self.slot(Kind::Directory, name)?.value {
+            SlotValue::Directory { digest } => Some(digest.digest(self.bytes())),
+            _ => None,
+        }
+    }
+
     /// The entry `name` as its exact bytes, shared with this message.
     #[must_use]
     pub fn raw_entry(&self, name: &[u8]) -> Option<RawEntry> {
@@ -166,9 +181,12 @@ impl Directory {
     }
 
     pub(super) fn find(&self, name: &[u8]) -> Option<&Slot> {
-        [Kind::File, Kind::Directory, Kind::Symlink]
-            .into_iter()
-            .find_map(|kind| self.0.slots.get(self.position(kind, name).ok()?))
+        [Kind::File, Kind::Directory, Kind::Symlink].into_iter().find_map(|kind| self.slot(kind, name))
+    }
+
+    /// The entry of this kind and name.
+    pub(super) fn slot(&self, kind: Kind, name: &[u8]) -> Option<&Slot> {
+        self.0.slots.get(self.position(kind, name).ok()?)
     }
 
     /// Offset in the message at which an entry of this kind and name stands or would stand.
