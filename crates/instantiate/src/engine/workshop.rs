@@ -188,8 +188,13 @@ impl Priming {
         acts.retain(|id| self.tables[*id].state == State::Preparing);
         let unread = acts.iter().map(|id| self.tables[*id].base).filter(|base| !self.workshop.bases.contains_key(base));
         let needs: Vec<Digest> = unread.collect();
-        let batch =
-            Batch { acts, begun: false, frontier: Vec::new(), seen: FxHashSet::default(), commands: FxHashSet::default() };
+        let batch = Batch {
+            acts,
+            begun: false,
+            frontier: Vec::new(),
+            seen: FxHashSet::default(),
+            commands: FxHashSet::default(),
+        };
         self.go_on_with(batch, needs);
     }
 

@@ -373,7 +373,7 @@ impl Adaptation {
             match entry {
                 Below::Input(input)
                     if self.inputs.flags(*input) & CHANGED != 0
-                        && !directory.holds(name, &self.record.input(*input).recorded) =>
+                        && directory.get(name).as_ref() != Some(&self.record.input(*input).recorded) =>
                 {
                     return Err(mismatch());
                 }
@@ -635,23 +635,25 @@ impl Adaptation {
 
     /// [`spread`](Self::spread) in one pass over all levels, which are in bottom-up order already.
     fn spread_everywhere(&mut self, inputs: &[(InputId, Difference)]) -> Vec<ActionId> {
-        let mut changed: Vec<Option<Difference>> = vec![None; self.inputs.len()];
+        let is_other = |differences: u8| differences & Difference::Value.bit() != 0;
+        let mut changed = vec![0; self.inputs.len()];
         for (input, difference) in inputs {
-            let known = &mut changed[input.index()];
-            *known = (*known).max(Some(*difference));
+            changed[input.index()] |= difference.bit();
         }
-        let mut above: Vec<Option<Difference>> = vec![None; self.flags.len()];
+        let mut above = vec![0; self.flags.len()];
         for (row, entries) in self.record.levels.iter().enumerate() {
-            let below = entries.iter().map(|(_, below)| match below {
-                Below::Input(input) => changed[input.index()],
-                Below::Level(level) => above[level.index()],
+            let below = entries.iter().fold(0, |all, (_, below)| {
+                all | match below {
+                    Below::Input(input) => changed[input.index()],
+                    Below::Level(level) => above[level.index()],
+                }
             });
-            let difference = below.max().flatten();
-            if difference.is_some() {
-                above[row] = difference;
-                self.flags[row] = judge_level(&self.inputs, &self.flags, entries);
+            if below == 0 {
+                continue;
             }
-            if difference == Some(Difference::Value) {
+            above[row] = below;
+            self.flags[row] = judge_level(&self.inputs, &self.flags, entries);
+            if is_other(below) {
                 self.rewriter.forget(LevelId(crate::path::index(row)));
             }
         }
@@ -659,8 +661,8 @@ impl Adaptation {
             let action = self.record.action(*id);
             let inputs = action.properties.iter().map(|property| property.input);
             let mut inputs = inputs.chain(action.conditions.iter().copied());
-            action.root.is_some_and(|root| above[root.index()] == Some(Difference::Value))
-                || inputs.any(|input| changed[input.index()] == Some(Difference::Value))
+            action.root.is_some_and(|root| is_other(above[root.index()]))
+                || inputs.any(|input| is_other(changed[input.index()]))
         };
         self.record.action_ids().filter(concerned).collect()
     }

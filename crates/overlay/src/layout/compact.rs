@@ -457,13 +457,16 @@ fn decode_levels(table: &bst_sa::Record, paths: &Paths, limits: &Limits) -> Resu
     let mut targets = table.level_entries.as_slice();
     let mut levels = Levels::with_capacity(table.level_entry_counts.len(), table.level_entries.len());
     let mut entries: Vec<(NameId, Below)> = Vec::new();
+    let mut checked = vec![false; limits.names];
     for count in &table.level_entry_counts {
         let own = levels.len();
         entries.clear();
         let names = take("level_entry_names", &mut names, *count)?;
         for (name, target) in names.iter().zip(take("level_entries", &mut targets, *count)?) {
             let name = NameId(row("level_entry_names", *name, limits.names)?);
-            check_segment(paths.name(name))?;
+            if !std::mem::replace(&mut checked[name.0 as usize], true) {
+                check_segment(paths.name(name))?;
+            }
             if entries.last().is_some_and(|(last, _)| paths.name(*last) >= paths.name(name)) {
                 return Err(inconsistent(format!("the names of level {own} are not sorted")));
             }

@@ -13,8 +13,8 @@ use super::wire::{Fields, check_size};
 use super::{Node, RawEntry, RawError};
 use crate::Digest;
 
-/// Bytes that an entry has at least in practice: a digest takes 70.
-const TYPICAL_ENTRY_BYTES: usize = 80;
+/// Bytes of the shortest entry with a digest. Hardly any symlink is shorter.
+const LEAST_ENTRY_BYTES: usize = 75;
 
 /// A canonical Directory message, as its bytes and an index of its entries.
 ///
@@ -53,7 +53,7 @@ impl Directory {
     /// [`RawError`], naming the entry.
     pub fn parse(bytes: Bytes) -> Result<Self, RawError> {
         check_size(&bytes)?;
-        let mut slots: Vec<Slot> = Vec::with_capacity(bytes.len() / TYPICAL_ENTRY_BYTES);
+        let mut slots: Vec<Slot> = Vec::with_capacity(bytes.len() / LEAST_ENTRY_BYTES);
         let (mut files, mut directories, mut properties) = (0, 0, None);
         let mut last = 0;
         let mut fields = Fields::of(&bytes);
@@ -155,12 +155,6 @@ impl Directory {
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<Node> {
         Some(self.find(name)?.node(self.bytes()))
-    }
-
-    /// Whether `name` stands for this node.
-    #[must_use]
-    pub fn holds(&self, name: &[u8], node: &Node) -> bool {
-        self.slot(node.kind(), name).is_some_and(|slot| slot.node(self.bytes()) == *node)
     }
 
     /// The subdirectory `name`.

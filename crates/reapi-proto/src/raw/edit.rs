@@ -126,6 +126,8 @@ fn removal(slot: &Slot) -> (Kind, Patch) {
 fn check_edits(edits: &[(impl AsRef<[u8]>, Edit)]) -> Result<(), RawError> {
     match edits.windows(2).find(|pair| pair[0].0.as_ref() >= pair[1].0.as_ref()) {
         None => Ok(()),
-        Some(pair) => Err(RawError::Edit(format!("edits are not sorted by unique name at {:?}", shown(pair[1].0.as_ref())))),
+        Some(pair) => {
+            Err(RawError::Edit(format!("edits are not sorted by unique name at {:?}", shown(pair[1].0.as_ref()))))
+        }
     }
 }
