@@ -1,7 +1,5 @@
 //! A typed view of what an action result says an action made.
 
-use std::collections::BTreeMap;
-
 use reapi_proto::v2::{self, ActionResult};
 use reapi_proto::{Digest, DigestError};
 
@@ -51,11 +49,11 @@ pub enum OutputKind {
 /// `Protocol` for an output without a well-formed digest, for an absolute
 /// path, and for two different outputs at one path.
 pub fn outputs(result: &ActionResult) -> Result<Vec<Output>> {
-    let mut found: BTreeMap<&str, OutputKind> = BTreeMap::new();
-    let mut add = |path, kind: OutputKind| match found.insert(path, kind.clone()) {
-        _ if path.starts_with('/') || path.contains('\0') => Err(protocol(format!("{path:?} is not a relative path"))),
-        Some(other) if other != kind => Err(protocol(format!("two different outputs at {path:?}"))),
-        _ => Ok(()),
+    let mut found: Vec<(&str, OutputKind)> = Vec::with_capacity(result.output_files.len());
+    let mut add = |path, kind| {
+        found.push((path, kind));
+        let is_relative = !path.starts_with('/') && !path.contains('\0');
+        if is_relative { Ok(()) } else { Err(protocol(format!("{path:?} is not a relative path"))) }
     };
     for file in &result.output_files {
         let digest = required(file.digest.as_ref(), &file.path)?;
@@ -73,6 +71,11 @@ pub fn outputs(result: &ActionResult) -> Result<Vec<Output>> {
     let old = result.output_file_symlinks.iter().chain(&result.output_directory_symlinks);
     for symlink in result.output_symlinks.iter().chain(old) {
         add(&symlink.path, OutputKind::Symlink { target: symlink.target.clone() })?;
+    }
+    found.sort_by_key(|(path, _)| *path);
+    found.dedup();
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(protocol(format!("two different outputs at {:?}", pair[1].0)));
     }
     Ok(found.into_iter().map(|(path, kind)| Output { path: path.to_owned(), kind }).collect())
 }

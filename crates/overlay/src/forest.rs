@@ -34,6 +34,11 @@ impl Forest {
         Self::default()
     }
 
+    /// Makes room for as many more directories.
+    pub fn reserve(&mut self, additional: usize) {
+        self.directories.reserve(additional);
+    }
+
     /// Adds a directory.
     pub fn insert(&mut self, digest: Digest, directory: Directory) {
         self.directories.insert(digest, directory);

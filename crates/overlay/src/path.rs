@@ -130,12 +130,15 @@ impl Paths {
     /// The path as bytes with slashes; empty for the root.
     #[must_use]
     pub fn bytes(&self, path: PathId) -> Vec<u8> {
-        let mut out = Vec::new();
-        for name in self.segments(path) {
-            if !out.is_empty() {
-                out.push(b'/');
-            }
-            out.extend_from_slice(self.name(name));
+        let upwards = || std::iter::successors(self.split(path), |(parent, _)| self.split(*parent));
+        let len: usize = upwards().map(|(_, name)| self.name(name).len() + 1).sum();
+        let mut out = vec![b'/'; len.saturating_sub(1)];
+        let mut end = out.len();
+        for (_, name) in upwards() {
+            let name = self.name(name);
+            let start = end - name.len();
+            out[start..end].copy_from_slice(name);
+            end = start.saturating_sub(1);
         }
         out
     }

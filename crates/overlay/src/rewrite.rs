@@ -40,7 +40,7 @@ pub trait EditTree {
     type Node: Copy + Eq + Hash;
 
     /// The edits of one level, sorted by name, each name once.
-    fn changes(&self, node: Self::Node) -> Vec<(Bytes, Change<Self::Node>)>;
+    fn changes(&self, node: Self::Node) -> Vec<(&Bytes, Change<Self::Node>)>;
 }
 
 /// Why a tree could not be rewritten. Nothing is half done: the caller drops the result.
@@ -129,48 +129,51 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
         }
         let directory = forest.get(&digest).ok_or(Missing(digest))?;
         let failed = |reason| RewriteError::Edit { directory: digest, reason: Box::new(reason) };
-        let mut applied: Vec<(Bytes, Edit)> = Vec::new();
-        for (name, change) in edits.changes(node) {
+        let changes = edits.changes(node);
+        let mut applied: Vec<(&Bytes, Edit)> = Vec::with_capacity(changes.len());
+        for (name, change) in changes {
             let mut edit = change.set;
             if let Some(below) = change.below {
                 let mut replaced = match &edit {
                     None => None,
                     Some(Edit::Set(node)) => {
-                        Some(entry_after(directory.raw_entry(&name).as_ref(), node, &name).map_err(failed)?)
+                        Some(entry_after(directory.raw_entry(name).as_ref(), node, name).map_err(failed)?)
                     }
                     Some(Edit::Raw(entry)) => Some(Some(entry.clone())),
                     Some(Edit::Remove) => Some(None),
                 };
-                let stands = match &replaced {
-                    None => directory.get(&name),
-                    Some(entry) => entry.as_ref().map(RawEntry::node),
+                let inner = match &replaced {
+                    None => directory.subdirectory(name),
+                    Some(entry) => entry.as_ref().map(RawEntry::node).as_ref().and_then(as_directory),
                 };
-                let mut inner = stands.as_ref().and_then(as_directory);
-                if change.clear && stands.is_some() && inner.is_none() {
+                let stands = || match &replaced {
+                    None => directory.get(name).is_some(),
+                    Some(entry) => entry.is_some(),
+                };
+                if change.clear && inner.is_none() && stands() {
                     edit = Some(Edit::Remove);
                     replaced = Some(None);
-                    inner = None;
                 }
                 let before = inner.unwrap_or_else(|| self.function.empty());
                 let after = match self.directory(edits, forest, below, before, depth + 1)? {
                     Some(after) => Some(after),
                     None => {
                         // What the entry says beyond its digest would be lost with it.
-                        let entry = replaced.unwrap_or_else(|| directory.raw_entry(&name));
+                        let entry = replaced.unwrap_or_else(|| directory.raw_entry(name));
                         entry.is_some_and(|entry| !is_plain(&entry)).then(|| self.function.empty())
                     }
                 };
                 match after {
                     Some(after) if after != before => {
                         let directory = Edit::Set(Node::Directory { digest: after });
-                        edit = Some(sequence(edit.as_ref(), directory, &name));
+                        edit = Some(sequence(edit.as_ref(), directory, name));
                     }
                     None if inner.is_some() && !before.is_empty() => edit = Some(Edit::Remove),
                     _ => {}
                 }
             }
             match edit {
-                Some(Edit::Remove) if directory.get(&name).is_none() => {}
+                Some(Edit::Remove) if directory.get(name).is_none() => {}
                 Some(edit) => applied.push((name, edit)),
                 None => {}
             }

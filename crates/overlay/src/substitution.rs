@@ -164,8 +164,8 @@ impl Substitution {
 impl EditTree for Substitution {
     type Node = usize;
 
-    fn changes(&self, node: usize) -> Vec<(Bytes, Change<usize>)> {
-        self.levels[node].iter().map(|(name, change)| (name.clone(), change.clone())).collect()
+    fn changes(&self, node: usize) -> Vec<(&Bytes, Change<usize>)> {
+        self.levels[node].iter().map(|(name, change)| (name, change.clone())).collect()
     }
 }
 

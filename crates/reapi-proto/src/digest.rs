@@ -265,6 +265,12 @@ impl Digest {
         data.len() as u64 == self.size_bytes && self.function.digest(data) == *self
     }
 
+    /// The first bytes of the hash, whatever its length.
+    const fn front(&self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.hash;
+        [a, b, c, d, e, f, g, h]
+    }
+
     /// The hash in lowercase hexadecimal.
     #[must_use]
     pub fn to_hex(&self) -> String {
@@ -342,7 +348,11 @@ mod long {
 impl Ord for Digest {
     fn cmp(&self, other: &Self) -> Ordering {
         let hashes = match (self.function, other.function) {
-            (DigestFunction::Sha256, DigestFunction::Sha256) => self.hash.cmp(&other.hash),
+            // Nearly always decided by the first bytes.
+            (DigestFunction::Sha256, DigestFunction::Sha256) => {
+                let fronts = u64::from_be_bytes(self.front()).cmp(&u64::from_be_bytes(other.front()));
+                fronts.then_with(|| self.hash.cmp(&other.hash))
+            }
             _ => self.hash().cmp(other.hash()),
         };
         hashes.then(self.size_bytes.cmp(&other.size_bytes)).then(self.function.cmp(&other.function))
@@ -415,8 +425,7 @@ fn encode_hex(bytes: &[u8], out: &mut [u8]) {
 impl std::hash::Hash for Digest {
     /// Feeds only the first 8 bytes of the hash: they are uniform already.
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        let [a, b, c, d, e, f, g, h, ..] = self.hash;
-        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        state.write_u64(u64::from_le_bytes(self.front()));
     }
 }
 

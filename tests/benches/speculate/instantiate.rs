@@ -82,6 +82,8 @@ fn graph(next: &NextState, message: &Digest) -> Arc<Graph> {
     Arc::new(Graph::from_json(document.as_bytes()).unwrap_or_else(|error| panic!("{error}")))
 }
 
+/// Not inlined, to be [counted](crate::instructions) by its name.
+#[inline(never)]
 fn run(runtime: &Runtime, services: Services, graph: &Arc<Graph>) -> Report {
     let engine = Engine::new(services, Arc::clone(graph));
     runtime.block_on(engine.run_static()).unwrap_or_else(|error| panic!("{error}"))

@@ -15,6 +15,7 @@ mod casd;
 mod figures;
 mod generate;
 mod instantiate;
+mod instructions;
 mod limits;
 mod measure;
 mod memory;
@@ -39,12 +40,18 @@ const SEED: u64 = 1;
 fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
     let sizes: Vec<Size> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    if std::env::args().any(|argument| argument == instructions::COUNTED) {
+        return instructions::counted(&runtime);
+    }
     let quick = std::env::args().any(|argument| argument == "--quick");
     let effort = if quick { Effort::Counts } else { Effort::Everything };
     let scale = std::env::args().any(|argument| argument == "scale");
     let all = sizes.is_empty() && !scale;
     for size in if all { Size::ALL.to_vec() } else { sizes } {
         run(&runtime, size, effort);
+        if size == Size::Small {
+            instructions::run();
+        }
     }
     if all || scale {
         scale::run(&runtime, effort);

@@ -7,6 +7,7 @@ pub(super) fn lines(text: &[u8]) -> Vec<Bytes> {
     let mut cursor = Cursor { text, at: 0 };
     let mut found = Vec::new();
     let mut line_start = true;
+    let mut skipped = Vec::new();
     while let Some(c) = cursor.next() {
         match c {
             b'\n' => line_start = true,
@@ -20,7 +21,8 @@ pub(super) fn lines(text: &[u8]) -> Vec<Bytes> {
             }
             _ => {
                 line_start = false;
-                cursor.code(c, &mut Vec::new());
+                skipped.clear();
+                cursor.code(c, &mut skipped);
             }
         }
     }

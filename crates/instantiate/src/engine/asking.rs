@@ -223,7 +223,7 @@ impl Priming {
 
     /// A listing has come to an end, one way or the other.
     pub(super) fn hear_listing(&mut self, digest: Digest) {
-        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        let Some(run) = self.runs.table.get_mut(&digest).filter(|run| !run.askers.is_empty()) else { return };
         let askers = match (&run.stage, run.output(DEPFILE.as_bytes())) {
             (_, Some(_)) => std::mem::take(&mut run.askers),
             (Stage::Done(_), None) => std::mem::take(&mut run.askers),

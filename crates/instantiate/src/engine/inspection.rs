@@ -96,11 +96,15 @@ impl Priming {
         let act = &self.tables[id];
         let (row, action) = (act.row, act.id);
         let news = self.news(row)?;
+        let root = self.tables[row].adaptation.changed_root(action);
+        // Where texts that other actions take as well include what they included, the command does not matter.
+        if news.is_empty() && root.is_none_or(|root| self.weigh(row, root, Look::KnownTexts) == Some(Weight::Texts)) {
+            return Ok(Inspected::Known(Edits::new()));
+        }
         let compile = self.inspector.commands.entry(digest);
         let compile = compile.or_insert_with(|| CompileCommand::parse(command.arguments()).map(Arc::new)).clone();
         if news.is_empty() {
             let look = if compile.is_some() { Look::Texts } else { Look::Kinds };
-            let root = self.tables[row].adaptation.changed_root(action);
             match root.map_or(Some(Weight::Texts), |root| self.weigh(row, root, look)) {
                 Some(Weight::Texts) => return Ok(Inspected::Known(Edits::new())),
                 Some(Weight::Unread) => return Err(Lacking),
@@ -476,17 +480,24 @@ impl Priming {
 }
 
 impl Inspector {
+    /// The directives of a text, if it can be read. `Err(None)`: it is asked for.
     pub(super) fn directives(&mut self, content: Digest) -> Result<Arc<Directives>, Option<Skip>> {
+        let known = self.known_directives(content);
+        if let Err(None) = known {
+            self.contents.insert(content);
+        }
+        known
+    }
+
+    /// The directives of a text, if it can be read. `Err(None)`: it was not read.
+    pub(super) fn known_directives(&self, content: Digest) -> Result<Arc<Directives>, Option<Skip>> {
         if content.size_bytes() > MAX_TEXT_BYTES {
             return Err(Some(Skip::new(SkipKind::InputSet, format!("{content} is too large for a text"))));
         }
         match self.directives.get(&content) {
             Some(Ok(directives)) => Ok(Arc::clone(directives)),
             Some(Err(skip)) => Err(Some(skip.clone())),
-            None => {
-                self.contents.insert(content);
-                Err(None)
-            }
+            None => Err(None),
         }
     }
 

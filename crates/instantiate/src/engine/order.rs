@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use overlay::graph::Graph;
-use overlay::{Below, InputId, Origin};
+use overlay::{Below, Input, InputId, Origin};
 use rustc_hash::FxHashMap;
 
 use super::tables::{Act, ActId, OwnerId, Row, RowId, Tables};
@@ -124,9 +124,11 @@ fn carry_all(tables: &mut Tables, row: RowId) {
 
 /// The directories of a record at or below which there is something to wait for, bottom-up.
 struct Chains {
-    levels: Vec<(usize, Vec<Step>)>,
+    /// Each with the end of its steps, which lie end to end.
+    levels: Vec<(usize, usize)>,
+    steps: Vec<Step>,
     /// What is behind trees that platform properties name.
-    properties: Vec<(ActId, Vec<Source>)>,
+    properties: Vec<(ActId, Source)>,
 }
 
 enum Step {
@@ -145,28 +147,27 @@ enum Source {
 impl Chains {
     fn of(row: &Row) -> Self {
         let record = row.adaptation.record();
-        let mut chains = Self { levels: Vec::new(), properties: Vec::new() };
+        let mut chains = Self { levels: Vec::new(), steps: Vec::new(), properties: Vec::new() };
         let producers = Producers::of_row(row);
         let mut chained = vec![false; record.levels.len()];
         for (id, level) in record.levels.iter().enumerate() {
-            let mut steps = Vec::new();
+            let start = chains.steps.len();
             for (_, below) in level {
                 match below {
-                    Below::Level(below) if chained[below.index()] => steps.push(Step::Into(below.index())),
+                    Below::Level(below) if chained[below.index()] => chains.steps.push(Step::Into(below.index())),
                     Below::Level(_) => {}
-                    Below::Input(input) => steps.extend(producers.of(*input).into_iter().map(Step::To)),
+                    Below::Input(input) => chains.steps.extend(producers.of(*input).iter().copied().map(Step::To)),
                 }
             }
-            if !steps.is_empty() {
+            if chains.steps.len() > start {
                 chained[id] = true;
-                chains.levels.push((id, steps));
+                chains.levels.push((id, chains.steps.len()));
             }
         }
         for (action, act) in record.actions.iter().zip(&row.acts) {
-            let behind: Vec<Source> =
-                action.properties.iter().flat_map(|property| producers.of(property.input)).collect();
-            if let Some(act) = act.filter(|_| !behind.is_empty()) {
-                chains.properties.push((act, behind));
+            let behind = action.properties.iter().flat_map(|property| producers.of(property.input)).copied();
+            if let Some(act) = act {
+                chains.properties.extend(behind.map(|source| (*act, source)));
             }
         }
         chains
@@ -201,9 +202,10 @@ impl Chains {
                 changed = true;
             }
         };
-        for (level, steps) in self.levels.iter().rev() {
+        for (place, (level, end)) in self.levels.iter().enumerate().rev() {
             let above = behind[*level];
-            for step in steps {
+            let start = place.checked_sub(1).map_or(0, |before| self.levels[before].1);
+            for step in &self.steps[start..*end] {
                 match step {
                     Step::Into(below) => behind[*below] = behind[*below].max(above),
                     // A directory that no action of this record takes.
@@ -212,11 +214,9 @@ impl Chains {
                 }
             }
         }
-        for (act, sources) in &self.properties {
+        for (act, source) in &self.properties {
             let above = tables[*act].critical;
-            for source in sources {
-                lengthen(tables, *source, above);
-            }
+            lengthen(tables, *source, above);
         }
         changed
     }
@@ -224,41 +224,61 @@ impl Chains {
 
 /// What inputs wait for: the actions that make them, or what they are derived from; an element, if only its artifact
 /// tells.
-struct Producers<'a> {
-    row: &'a Row,
-    /// Behind each derivation.
-    derived: Vec<Vec<Source>>,
+struct Producers {
+    /// The end of each input's, which lie end to end.
+    ends: Vec<usize>,
+    sources: Vec<Source>,
 }
 
-impl<'a> Producers<'a> {
-    fn of_row(row: &'a Row) -> Self {
-        let mut producers = Self { row, derived: Vec::new() };
+impl Producers {
+    fn of_row(row: &Row) -> Self {
+        let record = row.adaptation.record();
+        let mut producers = Self { ends: Vec::with_capacity(record.inputs.len()), sources: Vec::new() };
+        let mut known = Derived { row, derived: Vec::new() };
         // What a derivation refers to has an earlier row.
-        for derivation in &row.adaptation.record().derivations {
-            let mut sources: Vec<Source> = derivation.of.iter().flat_map(|input| producers.of(*input)).collect();
+        for derivation in &record.derivations {
+            let mut sources = Vec::new();
+            derivation.of.iter().for_each(|input| known.add(record.input(*input), &mut sources));
             sources.sort_unstable();
             sources.dedup();
-            producers.derived.push(sources);
+            known.derived.push(sources);
+        }
+        for input in &record.inputs {
+            known.add(input, &mut producers.sources);
+            producers.ends.push(producers.sources.len());
         }
         producers
     }
 
-    fn of(&self, input: InputId) -> Vec<Source> {
+    fn of(&self, input: InputId) -> &[Source] {
+        let start = input.index().checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.sources[start..self.ends[input.index()]]
+    }
+}
+
+/// What is behind the derivations of a record.
+struct Derived<'a> {
+    row: &'a Row,
+    derived: Vec<Vec<Source>>,
+}
+
+impl Derived<'_> {
+    /// Adds what an input waits for.
+    fn add(&self, input: &Input, sources: &mut Vec<Source>) {
         let record = self.row.adaptation.record();
-        let mut sources = Vec::new();
+        let start = sources.len();
         let mut element = None;
-        for origin in &record.input(input).origins {
+        for origin in &input.origins {
             match record.origin(*origin) {
                 // Known early, whatever else is behind it.
-                Origin::Source { .. } => return Vec::new(),
+                Origin::Source { .. } => return sources.truncate(start),
                 Origin::Derived(id) => sources.extend(self.derived.get(id.index()).into_iter().flatten()),
                 Origin::Action { .. } => sources.extend(self.row.producers.get(origin).map(|act| Source::Action(*act))),
                 Origin::Artifact { element: of, .. } => element = self.row.owner_of(*of),
             }
         }
-        if sources.is_empty() {
+        if sources.len() == start {
             sources.extend(element.filter(|element| *element != self.row.owner).map(Source::Element));
         }
-        sources
     }
 }

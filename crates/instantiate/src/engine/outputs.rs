@@ -1,5 +1,6 @@
 //! What an execution made, by path.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::task::fetch;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outputs {
     /// Sorted by path, each path once.
-    nodes: Box<[(Vec<u8>, Node)]>,
+    nodes: Box<[(Box<[u8]>, Node)]>,
     /// Whatever is known of the directories among them.
     forest: Option<Box<Forest>>,
 }
@@ -28,7 +29,7 @@ impl Outputs {
     pub(super) fn without_directories(outputs: &[Output]) -> Option<Self> {
         let mut nodes = BTreeMap::new();
         for output in outputs {
-            nodes.insert(normal(output.path.as_bytes()), plain(&output.kind)?);
+            nodes.insert(normal(output.path.as_bytes()).into(), plain(&output.kind)?);
         }
         Some(Self { nodes: nodes.into_iter().collect(), forest: None })
     }
@@ -64,7 +65,7 @@ impl Outputs {
                     None => continue,
                 },
             };
-            nodes.insert(normal(output.path.as_bytes()), node);
+            nodes.insert(normal(output.path.as_bytes()).into(), node);
         }
         if !alone.is_empty() {
             match read_trees(&*blobs, &alone, |_| false, &TreeBudget::default()).await {
@@ -80,7 +81,7 @@ impl Outputs {
         let path = normal(path);
         let mut end = path.len();
         loop {
-            if let Ok(place) = self.nodes.binary_search_by(|(at, _)| at.as_slice().cmp(&path[..end])) {
+            if let Ok(place) = self.nodes.binary_search_by(|(at, _)| (**at).cmp(&path[..end])) {
                 let node = &self.nodes[place].1;
                 let Node::Directory { digest } = node else { return (end == path.len()).then(|| node.clone()) };
                 return self.forest.as_ref()?.find(digest, &path[end..]).ok().flatten();
@@ -111,9 +112,13 @@ fn plain(kind: &OutputKind) -> Option<Node> {
 }
 
 /// The path as records keep it: without empty segments and `.`.
-fn normal(path: &[u8]) -> Vec<u8> {
-    let segments: Vec<&[u8]> = path.split(|&b| b == b'/').filter(|s| !s.is_empty() && *s != b".").collect();
-    segments.join(&b'/')
+fn normal(path: &[u8]) -> Cow<'_, [u8]> {
+    let says_nothing = |segment: &[u8]| segment.is_empty() || segment == b".";
+    let segments = path.split(|&b| b == b'/');
+    if !segments.clone().any(says_nothing) {
+        return Cow::Borrowed(path);
+    }
+    segments.filter(|segment| !says_nothing(segment)).collect::<Vec<_>>().join(&b'/').into()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use futures_util::stream::{
     self, AbortHandle, Abortable, BoxStream, FuturesUnordered, SelectAll, StreamExt, TryStreamExt,
 };
 use reapi_proto::Digest;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::asking::{Candidates, Listed};
 use super::derivations::Made;
@@ -92,8 +93,8 @@ impl Tasks {
 
 /// Reads blobs. Never fails as a whole, and asks for each blob once.
 pub(super) async fn fetch(blobs: Arc<dyn BlobStore>, mut digests: Vec<Digest>) -> Fetched {
-    digests.sort_unstable();
-    digests.dedup();
+    let mut seen = FxHashSet::with_capacity_and_hasher(digests.len(), FxBuildHasher);
+    digests.retain(|digest| seen.insert(*digest));
     let function = blobs.digest_function();
     let foreign = digests.extract_if(.., |digest| digest.function() != function);
     let mut fetched: Fetched = foreign
@@ -107,11 +108,12 @@ pub(super) async fn fetch(blobs: Arc<dyn BlobStore>, mut digests: Vec<Digest>) -
     }
     match blobs.read_blobs(&digests).await {
         Ok(answers) => {
-            let mut answers: rustc_hash::FxHashMap<Digest, Result<Bytes>> = answers.into_iter().collect();
+            // In the order of the question: that is how stores answer.
+            let mut answers = answers.into_iter().peekable();
             fetched.extend(digests.into_iter().map(|digest| {
-                let answer = match answers.remove(&digest) {
-                    Some(Ok(bytes)) => Ok(bytes),
-                    Some(Err(error)) => Err(Skip::unreadable(&digest.to_string(), &error)),
+                let answer = match answers.next_if(|(answered, _)| *answered == digest) {
+                    Some((_, Ok(bytes))) => Ok(bytes),
+                    Some((_, Err(error))) => Err(Skip::unreadable(&digest.to_string(), &error)),
                     None => Err(Skip::new(SkipKind::Service, format!("the store did not answer for {digest}"))),
                 };
                 (digest, answer)

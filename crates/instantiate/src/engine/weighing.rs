@@ -15,7 +15,7 @@ pub(super) struct Below {
     generation: u64,
     verdicts: FxHashMap<(LevelId, Look), Weight>,
     /// Verdicts on files by their texts.
-    texts: FxHashMap<InputId, Weight>,
+    texts: FxHashMap<(InputId, Look), Weight>,
 }
 
 /// What of the changes is looked at.
@@ -25,6 +25,8 @@ pub(super) enum Look {
     Kinds,
     /// The texts, too.
     Texts,
+    /// The texts, as far as they have been read.
+    KnownTexts,
 }
 
 /// How much the changes below a directory can matter; the greatest counts.
@@ -43,7 +45,8 @@ pub(super) enum Weight {
 impl Priming {
     /// How much what has changed below a directory matters to a compile. What cannot be read cannot be compared.
     ///
-    /// Texts that have to be read are asked for. `None` where a directory with changes was not visited.
+    /// Texts that have to be read are asked for, if they are looked at. `None` where a directory with changes was not
+    /// visited.
     pub(super) fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Option<Weight> {
         let Self { tables, inspector, workshop, .. } = self;
         let adaptation = &tables[row].adaptation;
@@ -59,14 +62,17 @@ impl Priming {
             if !below.verdicts.contains_key(&(level, look)) {
                 for entry in adaptation.changed_entries(level) {
                     weight = weight.max(match entry {
-                        ChangedEntry::Input { id, name, recorded, now } => match (look, now) {
-                            (Look::Texts, Some(Node::File { digest, .. })) if recorded.kind().is_file() => {
-                                match below.texts.get(&id) {
+                        ChangedEntry::Input { id, name, recorded, now } => match now {
+                            Some(Node::File { digest, .. }) if look != Look::Kinds && recorded.kind().is_file() => {
+                                match below.texts.get(&(id, look)) {
                                     Some(weight) => *weight,
                                     None => {
-                                        let before = workshop.recorded_file(row, level, name)?;
-                                        let weight = inspector.compare(before, *digest);
-                                        below.texts.insert(id, weight);
+                                        let Some(before) = workshop.recorded_file(row, level, name) else {
+                                            inspector.below.insert(row, below);
+                                            return None;
+                                        };
+                                        let weight = inspector.compare(before, *digest, look);
+                                        below.texts.insert((id, look), weight);
                                         weight
                                     }
                                 }
@@ -96,8 +102,12 @@ impl Priming {
 }
 
 impl Inspector {
-    fn compare(&mut self, before: Digest, now: Digest) -> Weight {
-        match (self.directives(before), self.directives(now)) {
+    fn compare(&mut self, before: Digest, now: Digest, look: Look) -> Weight {
+        let mut directives = |content| match look {
+            Look::Texts => self.directives(content),
+            Look::Kinds | Look::KnownTexts => self.known_directives(content),
+        };
+        match (directives(before), directives(now)) {
             (Ok(before), Ok(now)) if *before == *now => Weight::Texts,
             (Ok(_), Ok(_)) | (Err(Some(_)), _) | (_, Err(Some(_))) => Weight::Directives,
             (Err(None), _) | (_, Err(None)) => Weight::Unread,

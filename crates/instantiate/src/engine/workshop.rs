@@ -54,7 +54,8 @@ struct Batch {
     /// Where the next level starts.
     frontier: Vec<Spot>,
     seen: FxHashSet<Spot>,
-    commands: Vec<Digest>,
+    /// To be read with the first directories.
+    commands: FxHashSet<Digest>,
 }
 
 impl Batch {
@@ -78,31 +79,34 @@ impl Workshop {
 
     /// Base Actions, as they were read.
     pub(super) fn take_bases(&mut self, fetched: Fetched) {
+        self.bases.reserve(fetched.len());
         for (digest, bytes) in fetched {
             let what = |error| Skip::new(SkipKind::Malformed, format!("the recorded action cannot be read: {error}"));
             self.bases.insert(digest, bytes.and_then(|bytes| Action::parse(bytes).map_err(what)));
         }
     }
 
-    fn take(&mut self, batch: &Batch, fetched: Fetched) {
+    fn take(&mut self, batch: &mut Batch, fetched: Fetched) {
         if !batch.begun {
             return self.take_bases(fetched);
         }
-        let commands: FxHashSet<Digest> = batch.commands.iter().copied().collect();
-        let directories: FxHashSet<Digest> = batch.frontier.iter().map(|(_, _, digest)| *digest).collect();
-        for (digest, bytes) in fetched {
-            let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
-            if commands.contains(&digest) {
-                let command = bytes.clone().and_then(|bytes| Command::parse(bytes).map_err(malformed));
-                self.commands.insert(digest, command);
-            }
-            if directories.contains(&digest) {
-                self.take_directory(digest, bytes);
-            }
+        // All Commands come first, together with the first directories. What is both is asked for again.
+        let commands = std::mem::take(&mut batch.commands);
+        if commands.is_empty() {
+            return self.take_directories(fetched);
         }
+        let (messages, directories): (Fetched, Fetched) =
+            fetched.into_iter().partition(|(digest, _)| commands.contains(digest));
+        self.commands.reserve(messages.len());
+        for (digest, bytes) in messages {
+            let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
+            self.commands.insert(digest, bytes.and_then(|bytes| Command::parse(bytes).map_err(malformed)));
+        }
+        self.take_directories(directories);
     }
 
     pub(super) fn take_directories(&mut self, fetched: Fetched) {
+        self.forest.reserve(fetched.len());
         for (digest, bytes) in fetched {
             self.take_directory(digest, bytes);
         }
@@ -131,7 +135,7 @@ impl Workshop {
 
     /// Goes down as far as directories are at hand; what is not is the next frontier.
     fn descend(&mut self, tables: &Tables, batch: &mut Batch) {
-        let mut blocked = Vec::new();
+        let (mut blocked, mut below) = (Vec::new(), Vec::new());
         while let Some(spot) = batch.frontier.pop() {
             let (row, level, digest) = spot;
             if !self.forest.contains(&digest) {
@@ -140,10 +144,11 @@ impl Workshop {
                 }
                 continue;
             }
-            match tables[row].adaptation.descend(&self.forest, level, &digest) {
-                Ok(below) => {
+            below.clear();
+            match tables[row].adaptation.descend(&self.forest, level, &digest, &mut below) {
+                Ok(()) => {
                     self.visited.insert((row, level), digest);
-                    batch.visit(below.into_iter().map(|(level, digest)| (row, level, digest)));
+                    batch.visit(below.drain(..).map(|(level, digest)| (row, level, digest)));
                 }
                 Err(error) => {
                     self.misfits.insert(spot, error.to_string());
@@ -176,7 +181,8 @@ impl Workshop {
                 return Some(reason);
             }
             if seen.insert((level, digest)) {
-                pending.extend(adaptation.descend(&self.forest, level, &digest).unwrap_or_default());
+                // What does not fit is among the misfits.
+                let _ = adaptation.descend(&self.forest, level, &digest, &mut pending);
             }
         }
         None
@@ -195,14 +201,19 @@ impl Priming {
         acts.retain(|id| self.tables[*id].state == State::Preparing);
         let unread = acts.iter().map(|id| self.tables[*id].base).filter(|base| !self.workshop.bases.contains_key(base));
         let needs: Vec<Digest> = unread.collect();
-        let batch =
-            Batch { acts, begun: false, frontier: Vec::new(), seen: FxHashSet::default(), commands: Vec::new() };
+        let batch = Batch {
+            acts,
+            begun: false,
+            frontier: Vec::new(),
+            seen: FxHashSet::default(),
+            commands: FxHashSet::default(),
+        };
         self.go_on_with(batch, needs);
     }
 
     pub(super) fn prepared(&mut self, fetched: Fetched) {
-        if let Some(batch) = self.workshop.batch.take() {
-            self.workshop.take(&batch, fetched);
+        if let Some(mut batch) = self.workshop.batch.take() {
+            self.workshop.take(&mut batch, fetched);
             self.go_on_with(batch, Vec::new());
         }
     }
@@ -214,7 +225,7 @@ impl Priming {
             } else {
                 batch.begun = true;
                 self.begin_batch(&mut batch);
-                needs.extend(batch.commands.iter().filter(|digest| !self.workshop.commands.contains_key(digest)));
+                needs.extend(&batch.commands);
                 self.workshop.descend(&self.tables, &mut batch);
             }
             needs.extend(batch.frontier.iter().map(|(_, _, digest)| *digest));
@@ -242,7 +253,8 @@ impl Priming {
                 Err(skip) => self.give_up(id, skip),
                 Ok(base) => {
                     let adaptation = &self.tables[act.row].adaptation;
-                    batch.commands.push(base.command_digest());
+                    let command = base.command_digest();
+                    batch.commands.extend(Some(command).filter(|digest| !self.workshop.commands.contains_key(digest)));
                     let root = adaptation.changed_root(act.id);
                     batch.visit(root.map(|level| (act.row, level, base.input_root_digest())));
                     batch.acts.push(id);

@@ -28,6 +28,16 @@ pub(super) enum Difference {
     Value,
 }
 
+impl Difference {
+    /// One of a set of them.
+    pub(super) const fn bit(self) -> u8 {
+        match self {
+            Self::Certainty => 1,
+            Self::Value => 2,
+        }
+    }
+}
+
 /// The states of all inputs: a byte for each, and the nodes of the few that have changed.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {

@@ -356,10 +356,10 @@ impl Adaptation {
         Some(changes)
     }
 
-    /// The next level below directories that will be rewritten.
+    /// Adds the next level below directories that will be rewritten to `below`.
     ///
     /// Call it with the directories' digests in step with the levels, starting
-    /// at the input roots; what it returns must be at hand before [`adapt`](Self::adapt).
+    /// at the input roots; what it adds must be at hand before [`adapt`](Self::adapt).
     ///
     /// # Errors
     /// [`AdaptError::Mismatch`] when the tree is not the one that was recorded,
@@ -369,9 +369,9 @@ impl Adaptation {
         forest: &Forest,
         level: LevelId,
         digest: &Digest,
-    ) -> Result<Vec<(LevelId, Digest)>, AdaptError> {
+        below: &mut Vec<(LevelId, Digest)>,
+    ) -> Result<(), AdaptError> {
         let directory = forest.get(digest).ok_or(RewriteError::Missing(Missing(*digest)))?;
-        let mut below = Vec::new();
         for (name, entry) in self.record.level(level) {
             let name = self.record.paths.name(*name);
             let mismatch =
@@ -383,14 +383,13 @@ impl Adaptation {
                 {
                     return Err(mismatch());
                 }
-                Below::Level(child) if self.flags[child.index()] & CHANGED != 0 => match directory.get(name) {
-                    Some(Node::Directory { digest }) => below.push((*child, digest)),
-                    _ => return Err(mismatch()),
-                },
+                Below::Level(child) if self.flags[child.index()] & CHANGED != 0 => {
+                    below.push((*child, directory.subdirectory(name).ok_or_else(mismatch)?));
+                }
                 _ => {}
             }
         }
-        Ok(below)
+        Ok(())
     }
 
     /// Whether the Command of an action has to change too.
@@ -644,23 +643,25 @@ impl Adaptation {
 
     /// [`spread`](Self::spread) in one pass over all levels, which are in bottom-up order already.
     fn spread_everywhere(&mut self, inputs: &[(InputId, Difference)]) -> Vec<ActionId> {
-        let mut changed: Vec<Option<Difference>> = vec![None; self.inputs.len()];
+        let is_other = |differences: u8| differences & Difference::Value.bit() != 0;
+        let mut changed = vec![0; self.inputs.len()];
         for (input, difference) in inputs {
-            let known = &mut changed[input.index()];
-            *known = (*known).max(Some(*difference));
+            changed[input.index()] |= difference.bit();
         }
-        let mut above: Vec<Option<Difference>> = vec![None; self.flags.len()];
+        let mut above = vec![0; self.flags.len()];
         for (row, entries) in self.record.levels.iter().enumerate() {
-            let below = entries.iter().map(|(_, below)| match below {
-                Below::Input(input) => changed[input.index()],
-                Below::Level(level) => above[level.index()],
+            let below = entries.iter().fold(0, |all, (_, below)| {
+                all | match below {
+                    Below::Input(input) => changed[input.index()],
+                    Below::Level(level) => above[level.index()],
+                }
             });
-            let difference = below.max().flatten();
-            if difference.is_some() {
-                above[row] = difference;
-                self.flags[row] = judge_level(&self.inputs, &self.flags, entries);
+            if below == 0 {
+                continue;
             }
-            if difference == Some(Difference::Value) {
+            above[row] = below;
+            self.flags[row] = judge_level(&self.inputs, &self.flags, entries);
+            if is_other(below) {
                 self.rewriter.forget(LevelId(crate::path::index(row)));
             }
         }
@@ -668,8 +669,8 @@ impl Adaptation {
             let action = self.record.action(*id);
             let inputs = action.properties.iter().map(|property| property.input);
             let mut inputs = inputs.chain(action.conditions.iter().copied());
-            action.root.is_some_and(|root| above[root.index()] == Some(Difference::Value))
-                || inputs.any(|input| changed[input.index()] == Some(Difference::Value))
+            action.root.is_some_and(|root| is_other(above[root.index()]))
+                || inputs.any(|input| is_other(changed[input.index()]))
         };
         self.record.action_ids().filter(concerned).collect()
     }
@@ -694,7 +695,7 @@ struct Edits<'a> {
 impl EditTree for Edits<'_> {
     type Node = LevelId;
 
-    fn changes(&self, node: LevelId) -> Vec<(Bytes, Change<LevelId>)> {
+    fn changes(&self, node: LevelId) -> Vec<(&Bytes, Change<LevelId>)> {
         let changed = self.record.level(node).iter().filter_map(|(name, below)| {
             let change = match below {
                 Below::Input(input) => match self.inputs.changed(*input)? {
@@ -706,7 +707,7 @@ impl EditTree for Edits<'_> {
                 }
                 Below::Level(_) => return None,
             };
-            Some((self.record.paths.name(*name).clone(), change))
+            Some((self.record.paths.name(*name), change))
         });
         changed.collect()
     }

@@ -1,6 +1,7 @@
 //! An Action message.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -11,8 +12,12 @@ use super::{Property, PropertyEdit, RawError};
 use crate::Digest;
 
 /// An Action as its bytes and what they say. Fields may stand in any order.
+///
+/// Clones share both.
 #[derive(Clone)]
-pub struct Action {
+pub struct Action(Arc<Inner>);
+
+struct Inner {
     bytes: Bytes,
     command: (Field, Digest),
     input_root: (Field, Digest),
@@ -56,49 +61,49 @@ impl Action {
         }
         let (command, command_digest) = require_digest(&bytes, command, b"Action.command_digest")?;
         let (input_root, input_root_digest) = require_digest(&bytes, input_root, b"Action.input_root_digest")?;
-        Ok(Self {
+        Ok(Self(Arc::new(Inner {
             command: (command, command_digest.digest(&bytes)),
             input_root: (input_root, input_root_digest.digest(&bytes)),
             timeout: timeout.map(|field| read_duration(&bytes, &field)).transpose()?,
             do_not_cache: do_not_cache.map_or(Ok(0), |field| field.number_value())? != 0,
             platform: Platform::parse(&bytes, platform)?,
             bytes,
-        })
+        })))
     }
 
     /// The message.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// Digest of the Command.
     #[must_use]
     pub fn command_digest(&self) -> Digest {
-        self.command.1
+        self.0.command.1
     }
 
     /// Digest of the root Directory of the inputs.
     #[must_use]
     pub fn input_root_digest(&self) -> Digest {
-        self.input_root.1
+        self.0.input_root.1
     }
 
     /// Whether the result must not be cached, nor the action merged with an equal one.
     #[must_use]
     pub fn do_not_cache(&self) -> bool {
-        self.do_not_cache
+        self.0.do_not_cache
     }
 
     /// The time limit as seconds and nanoseconds, as they stand in the message.
     #[must_use]
     pub fn timeout(&self) -> Option<(i64, i32)> {
-        self.timeout
+        self.0.timeout
     }
 
     /// The platform properties in the order of the message.
     pub fn platform(&self) -> impl Iterator<Item = Property<'_>> {
-        self.platform.iter(&self.bytes)
+        self.0.platform.iter(self.bytes())
     }
 
     /// The message with the edit made; `bytes()` itself if nothing changes.
@@ -107,18 +112,18 @@ impl Action {
     /// [`RawError::Edit`] for a platform property that is not there.
     pub fn splice(&self, edit: &ActionEdit) -> Result<Bytes, RawError> {
         let mut patches = Vec::with_capacity(3);
-        patches.extend(self.digest_patch(&self.command.0, edit.command_digest)?);
-        patches.extend(self.digest_patch(&self.input_root.0, edit.input_root_digest)?);
-        patches.extend(self.platform.patch(&self.bytes, &edit.platform)?);
+        patches.extend(self.digest_patch(&self.0.command.0, edit.command_digest)?);
+        patches.extend(self.digest_patch(&self.0.input_root.0, edit.input_root_digest)?);
+        patches.extend(self.0.platform.patch(self.bytes(), &edit.platform)?);
         patches.sort_by_key(|patch| patch.range.start);
-        apply(&self.bytes, &patches)
+        apply(self.bytes(), &patches)
     }
 
     fn digest_patch(&self, field: &Field, new: Option<Digest>) -> Result<Option<Patch>, RawError> {
         let Some(new) = new else { return Ok(None) };
-        let payload = set_digest(&self.bytes, field.payload()?, &new)?;
+        let payload = set_digest(self.bytes(), field.payload()?, &new)?;
         let mut with = Vec::with_capacity(payload.len() + 2);
-        put_len_like(&mut with, &self.bytes, field, &payload);
+        put_len_like(&mut with, self.bytes(), field, &payload);
         Ok(Some(Patch { range: field.whole().range(), with }))
     }
 }
@@ -126,7 +131,7 @@ impl Action {
 /// Shows the digests.
 impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Action(command {}, input root {})", self.command.1, self.input_root.1)
+        write!(f, "Action(command {}, input root {})", self.0.command.1, self.0.input_root.1)
     }
 }
 

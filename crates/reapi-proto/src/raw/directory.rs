@@ -13,8 +13,8 @@ use super::wire::{Fields, check_size};
 use super::{Node, RawEntry, RawError};
 use crate::Digest;
 
-/// Bytes that an entry has at least in practice: a digest takes 70.
-const TYPICAL_ENTRY_BYTES: usize = 80;
+/// Bytes of the shortest entry with a digest. Hardly any symlink is shorter.
+const LEAST_ENTRY_BYTES: usize = 75;
 
 /// A canonical Directory message, as its bytes and an index of its entries.
 ///
@@ -53,7 +53,7 @@ impl Directory {
     /// [`RawError`], naming the entry.
     pub fn parse(bytes: Bytes) -> Result<Self, RawError> {
         check_size(&bytes)?;
-        let mut slots: Vec<Slot> = Vec::with_capacity(bytes.len() / TYPICAL_ENTRY_BYTES);
+        let mut slots: Vec<Slot> = Vec::with_capacity(bytes.len() / LEAST_ENTRY_BYTES);
         let (mut files, mut directories, mut properties) = (0, 0, None);
         let mut last = 0;
         let mut fields = Fields::of(&bytes);
@@ -157,6 +157,15 @@ impl Directory {
         Some(self.find(name)?.node(self.bytes()))
     }
 
+    /// The subdirectory `name`.
+    #[must_use]
+    pub fn subdirectory(&self, name: &[u8]) -> Option<Digest> {
+        match self.slot(Kind::Directory, name)?.value {
+            SlotValue::Directory { digest } => Some(digest.digest(self.bytes())),
+            _ => None,
+        }
+    }
+
     /// The entry `name` as its exact bytes, shared with this message.
     #[must_use]
     pub fn raw_entry(&self, name: &[u8]) -> Option<RawEntry> {
@@ -166,9 +175,12 @@ impl Directory {
     }
 
     pub(super) fn find(&self, name: &[u8]) -> Option<&Slot> {
-        [Kind::File, Kind::Directory, Kind::Symlink]
-            .into_iter()
-            .find_map(|kind| self.0.slots.get(self.position(kind, name).ok()?))
+        [Kind::File, Kind::Directory, Kind::Symlink].into_iter().find_map(|kind| self.slot(kind, name))
+    }
+
+    /// The entry of this kind and name.
+    pub(super) fn slot(&self, kind: Kind, name: &[u8]) -> Option<&Slot> {
+        self.0.slots.get(self.position(kind, name).ok()?)
     }
 
     /// Offset in the message at which an entry of this kind and name stands or would stand.

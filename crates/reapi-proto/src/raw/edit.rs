@@ -30,14 +30,14 @@ impl Directory {
     /// [`RawError::Edit`] for edits that are not sorted, a [`RawEntry`] of
     /// another name, or the removal of a name that is absent;
     /// [`RawError::BadName`] for a new name that no entry may have.
-    pub fn splice(&self, edits: &[(Bytes, Edit)]) -> Result<Bytes, RawError> {
+    pub fn splice(&self, edits: &[(impl AsRef<[u8]>, Edit)]) -> Result<Bytes, RawError> {
         check_edits(edits)?;
         if let Some(bytes) = self.overwritten(edits) {
             return Ok(bytes);
         }
         let mut patches = Vec::with_capacity(edits.len());
         for (name, edit) in edits {
-            self.patches(name, edit, &mut patches)?;
+            self.patches(name.as_ref(), edit, &mut patches)?;
         }
         // Lists follow each other in the message, so this is the order of the offsets too; within a list the edits
         // have it already.
@@ -47,11 +47,11 @@ impl Directory {
     }
 
     /// What nearly every splice is: other digests of the same length, in a copy.
-    fn overwritten(&self, edits: &[(Bytes, Edit)]) -> Option<Bytes> {
+    fn overwritten(&self, edits: &[(impl AsRef<[u8]>, Edit)]) -> Option<Bytes> {
         let mut copy = None;
         for (name, edit) in edits {
             let Edit::Set(node) = edit else { return None };
-            let slot = self.find(name)?;
+            let slot = self.slot(node.kind(), name.as_ref())?;
             let copy = copy.get_or_insert_with(|| self.bytes().to_vec());
             if !slot.overwrite(copy, node) {
                 return None;
@@ -123,9 +123,11 @@ fn removal(slot: &Slot) -> (Kind, Patch) {
     (slot.kind(), Patch { range: slot.span.range(), with: Vec::new() })
 }
 
-fn check_edits(edits: &[(Bytes, Edit)]) -> Result<(), RawError> {
-    match edits.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
+fn check_edits(edits: &[(impl AsRef<[u8]>, Edit)]) -> Result<(), RawError> {
+    match edits.windows(2).find(|pair| pair[0].0.as_ref() >= pair[1].0.as_ref()) {
         None => Ok(()),
-        Some(pair) => Err(RawError::Edit(format!("edits are not sorted by unique name at {:?}", shown(&pair[1].0)))),
+        Some(pair) => {
+            Err(RawError::Edit(format!("edits are not sorted by unique name at {:?}", shown(pair[1].0.as_ref()))))
+        }
     }
 }

@@ -128,6 +128,9 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         let start = self.pos;
+        if let Some(field) = self.short() {
+            return Ok(Some(field));
+        }
         let (number, bits) = self.tag()?;
         let mut payload_start = self.pos;
         let mut varint = 0;
@@ -149,6 +152,20 @@ impl<'a> Fields<'a> {
         };
         let (whole, payload) = (Span::new(start, self.pos), Span::new(payload_start, self.pos));
         Ok(Some(Field { number, wire_type, whole, payload, varint }))
+    }
+
+    /// The field here, if it is length-delimited with one byte of tag and one of length, as nearly all are.
+    #[inline]
+    fn short(&mut self) -> Option<Field> {
+        let [tag, len, ..] = *self.message.get(self.pos..)? else { return None };
+        let (start, payload) = (self.pos, self.pos + 2);
+        let end = payload + usize::from(len);
+        if tag & 7 != 2 || !(0x08..0x80).contains(&tag) || len >= 0x80 || end > self.message.len() {
+            return None;
+        }
+        self.pos = end;
+        let (whole, payload) = (Span::new(start, end), Span::new(payload, end));
+        Some(Field { number: u32::from(tag >> 3), wire_type: WireType::Len, whole, payload, varint: 0 })
     }
 
     fn tag(&mut self) -> Result<(u32, u64), RawError> {

@@ -72,6 +72,8 @@ proptest! {
         prop_assert!(lists.is_sorted());
         for (name, (node, _)) in &sample.entries {
             prop_assert_eq!(directory.get(name), Some(node.clone()));
+            let subdirectory = if let Node::Directory { digest } = node { Some(*digest) } else { None };
+            prop_assert_eq!(directory.subdirectory(name), subdirectory);
             let raw = directory.raw_entry(name).unwrap();
             prop_assert_eq!((raw.name(), raw.node()), (&name[..], node.clone()));
             prop_assert_eq!(RawEntry::parse(raw.bytes().clone()), Ok(raw));
