@@ -20,7 +20,7 @@ const STAMPED: u32 = 4;
 /// An archive of archives of what is made locally is far below this.
 const MAX_DERIVATION_DEPTH: usize = 16;
 
-/// The tables of a record; its own actions are the first rows of the base actions.
+/// The tables of a record, without the digests of its actions: those are the first rows of the base actions.
 pub(super) fn encode(record: &Record) -> bst_sa::Record {
     let mut table = bst_sa::Record {
         digest_function: record.digest_function.wire_value(),
@@ -96,8 +96,6 @@ fn encode_origins(record: &Record, table: &mut bst_sa::Record) {
     let mut hashes = Vec::new();
     for (row, action) in record.actions.iter().enumerate() {
         bases.entry(action.base).or_insert(index(row));
-        hashes.extend_from_slice(action.base.hash());
-        table.base_sizes.push(action.base.size_bytes());
     }
     for origin in &record.origins {
         table.origin_kinds.push(match origin {
@@ -112,7 +110,7 @@ fn encode_origins(record: &Record, table: &mut bst_sa::Record) {
             table.origin_derivations.push(derivation.0);
         }
         if let Origin::Action { base, .. } = origin {
-            let next = index(table.base_sizes.len());
+            let next = index(record.actions.len() + table.base_sizes.len());
             let row = *bases.entry(*base).or_insert(next);
             if row == next {
                 hashes.extend_from_slice(base.hash());
@@ -178,17 +176,15 @@ fn encode_derivations(record: &Record, table: &mut bst_sa::Record) {
     }
 }
 
-/// The record of these tables. Its actions are the first rows of the base actions, unless they are `listed` elsewhere:
-/// then their rows come before those in the tables.
-pub(super) fn decode(listed: Option<Vec<Digest>>, table: &bst_sa::Record) -> Result<Record, LayoutError> {
+/// The record of these actions and tables.
+pub(super) fn decode(actions: Vec<Digest>, table: &bst_sa::Record) -> Result<Record, LayoutError> {
     let function = DigestFunction::from_wire(table.digest_function)
         .ok_or_else(|| inconsistent(format!("unknown digest function {}", table.digest_function)))?;
-    if let Some(base) = listed.iter().flatten().find(|base| base.function() != function) {
+    if let Some(base) = actions.iter().find(|base| base.function() != function) {
         return Err(inconsistent(format!("action {base} is not named by {function}")));
     }
-    let own = listed.as_ref().map_or(table.action_elements.len(), Vec::len);
-    let bases = decode_bases(table, function, listed.unwrap_or_default())?;
-    let own = bases.get(..own).ok_or_else(|| inconsistent("base_sizes ends too early"))?;
+    let own = actions.len();
+    let bases = decode_bases(table, function, actions)?;
     let elements = decode_elements(table, function)?;
     let paths = decode_paths(table)?;
     let limits = Limits {
@@ -203,7 +199,7 @@ pub(super) fn decode(listed: Option<Vec<Digest>>, table: &bst_sa::Record) -> Res
     let inputs = decode_inputs(table, function, &paths, &origins, &limits)?;
     let derivations = decode_derivations(table, &origins, &inputs, &limits)?;
     let levels = decode_levels(table, &paths, &limits)?;
-    let actions = decode_actions(table, own, &inputs, levels.len(), &limits)?;
+    let actions = decode_actions(table, &bases[..own], &inputs, levels.len(), &limits)?;
     let mut artifact_overlays = Vec::with_capacity(table.artifact_paths.len());
     same_length("artifact_origins", table.artifact_origins.len(), "artifact_paths", table.artifact_paths.len())?;
     for (path, origin) in table.artifact_paths.iter().zip(&table.artifact_origins) {

@@ -2,12 +2,12 @@
 //!
 //! The *reference layout* repeats, for every action, an overlay per origin and
 //! input digest; it knows neither paths of inputs nor anything but files. The
-//! *compact layout* stores the tables of a [`Record`] in a field of its own,
-//! and nothing else: a reader of the reference layout sees a message without actions.
+//! *compact layout* stores the tables of a [`Record`] in a field of its own.
+//! Compact messages list the same actions without overlays, which tells a
+//! reader of the reference layout that nothing about them is to be replaced.
 //!
 //! The compact layout keeps whole digests only where they are needed: a record that is decoded has a
-//! [`Stamp`](crate::Stamp) of most inputs. Its first version kept them all, did not pack the tables, and listed the
-//! actions as the reference layout does, without overlays; it is still read.
+//! [`Stamp`](crate::Stamp) of most inputs. Its first version kept them all and did not pack the tables; it is still read.
 
 mod compact;
 mod packed;
@@ -16,9 +16,10 @@ mod reference;
 use bytes::Bytes;
 use prost::Message;
 use reapi_proto::buildstream::SpeculativeActions;
+use reapi_proto::buildstream::speculative_actions::SpeculativeAction;
 use reapi_proto::{Digest, DigestError, bst_sa};
 
-use crate::model::Record;
+use crate::model::{Record, RecordedAction};
 pub use reference::{ReferenceAction, ReferenceOrigin, ReferenceOverlay, ReferenceRecord, Upgraded};
 
 /// The version of the compact layout that is written.
@@ -68,8 +69,8 @@ pub fn decode(bytes: &[u8]) -> Result<Stored, LayoutError> {
     match message.compact.take() {
         Some(table) => {
             let record = match table.version {
-                1 => compact::decode(Some(bases(&message)?), &table)?,
-                VERSION => compact::decode(None, &packed::unpack(table)?)?,
+                1 => compact::decode(bases(&message)?, &table)?,
+                VERSION => compact::decode(bases(&message)?, &packed::unpack(table)?)?,
                 other => return Err(LayoutError::Version(other)),
             };
             Ok(Stored::Compact(Box::new(record)))
@@ -82,7 +83,12 @@ pub fn decode(bytes: &[u8]) -> Result<Stored, LayoutError> {
 #[must_use]
 pub fn encode(record: &Record) -> Bytes {
     let table = bst_sa::Record { version: VERSION, ..packed::pack(compact::encode(record)) };
-    SpeculativeActions { compact: Some(table), ..Default::default() }.encode_to_vec().into()
+    let listed = |action: &RecordedAction| SpeculativeAction {
+        base_action_digest: Some((&action.base).into()),
+        overlays: Vec::new(),
+    };
+    let actions = record.actions.iter().map(listed).collect();
+    SpeculativeActions { actions, compact: Some(table), ..Default::default() }.encode_to_vec().into()
 }
 
 fn bases(message: &SpeculativeActions) -> Result<Vec<Digest>, LayoutError> {
@@ -97,7 +103,6 @@ fn bases(message: &SpeculativeActions) -> Result<Vec<Digest>, LayoutError> {
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use reapi_proto::DigestFunction;
-    use reapi_proto::buildstream::speculative_actions::SpeculativeAction;
     use reapi_proto::raw::Node;
 
     use super::*;

@@ -16,8 +16,7 @@
 /// leads: 2 for the first one, 3 for the second, and so on; 0 for a new one that
 /// is the next of `level_inputs`, and 1 for the next of `level_levels`.
 ///
-/// Version 1 has all columns beside each other, and its own actions in the
-/// message that holds this one.
+/// Version 1 has all columns beside each other.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
     /// 1 or 2. A reader refuses numbers that it does not know.
@@ -50,9 +49,8 @@ pub struct Record {
     /// One entry per origin of kind 2, in order: a row of the base actions.
     #[prost(uint32, repeated, tag = "11")]
     pub origin_bases: ::prost::alloc::vec::Vec<u32>,
-    /// Base actions, those of the element first; in version 1, only those that are
-    /// not among the message's own, whose rows come before. Raw hashes end to end,
-    /// sizes in bytes.
+    /// Base actions that are not among the message's own: their rows come after
+    /// those. Raw hashes end to end, sizes in bytes.
     #[prost(bytes = "bytes", tag = "12")]
     pub base_hashes: ::prost::bytes::Bytes,
     #[prost(uint64, repeated, tag = "13")]
@@ -84,7 +82,7 @@ pub struct Record {
     /// from the entry's own level to the level below it.
     #[prost(uint32, repeated, tag = "22")]
     pub level_entries: ::prost::alloc::vec::Vec<u32>,
-    /// The recorded actions; the first base actions are their digests.
+    /// The recorded actions; their digests are in the message that holds this one.
     #[prost(uint32, repeated, tag = "23")]
     pub action_elements: ::prost::alloc::vec::Vec<u32>,
     /// One more than the level of the input root; 0 where no input has an origin.

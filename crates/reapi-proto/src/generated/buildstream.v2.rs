@@ -165,9 +165,9 @@ pub struct SpeculativeActions {
     /// The same for the files of the element's own artifact.
     #[prost(message, repeated, tag = "2")]
     pub artifact_overlays: ::prost::alloc::vec::Vec<speculative_actions::Overlay>,
-    /// Extension: the compact layout. There is nothing else then, so a reader that
-    /// does not know this field finds no actions. In its version 1, the actions
-    /// above are its actions, in order, and have no overlays.
+    /// Extension: the compact layout. The actions above are its actions, in order,
+    /// and have no overlays then, so that a reader that does not know this field
+    /// takes each for unchanged.
     #[prost(message, optional, tag = "1000")]
     pub compact: ::core::option::Option<super::super::bst_sa::v1::Record>,
 }
