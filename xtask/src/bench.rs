@@ -31,9 +31,10 @@ impl Figure {
 }
 
 /// Runs the benchmark and prints a table of its figures.
-pub(crate) fn run(quick: bool, sizes: &[String]) -> Outcome {
+pub(crate) fn run(quick: bool, profile: &str, sizes: &[String]) -> Outcome {
     let mut command = cargo(&root());
-    command.args(["bench", "--package", "bst-sa-tests", "--bench", "speculate", "--"]).args(sizes);
+    // With the features of the whole workspace, as its tests are built.
+    command.args(["bench", "--workspace", "--bench", "speculate", "--profile", profile, "--"]).args(sizes);
     if quick {
         command.arg("--quick");
         return measure(&mut command);

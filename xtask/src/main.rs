@@ -54,6 +54,9 @@ enum Task {
         /// Only what does not depend on the machine.
         #[arg(long)]
         quick: bool,
+        /// The profile to build with; counts other than of instructions are the same in all of them.
+        #[arg(long, value_name = "NAME", default_value = "bench", requires = "quick")]
+        profile: String,
         /// Workloads: small, medium, large, scale; all of them if none is named.
         sizes: Vec<String>,
     },
@@ -78,7 +81,7 @@ fn main() -> ExitCode {
         Task::Codegen { check } => codegen::run(if check { codegen::Mode::Check } else { codegen::Mode::Write }),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run_all(),
-        Task::Bench { quick, sizes } => bench::run(quick, &sizes),
+        Task::Bench { quick, profile, sizes } => bench::run(quick, &profile, &sizes),
         Task::Project => project(),
         Task::Setup => set_up(),
         Task::Integration { list, names } => integration(list, &names),
