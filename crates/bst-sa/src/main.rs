@@ -34,6 +34,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // They read and write files; each has a stack, and hundreds of them are no faster.
+        .max_blocking_threads(16)
         .build()
         .map_err(|e| Failure::new("the runtime cannot be started").because(&e))
         .and_then(|runtime| match cli.command {
