@@ -6,6 +6,7 @@
 //!   states, and the configuration, asked of BuildStream itself in the
 //!   interpreter of the [`Installation`]; [`Introspection`] is the answer.
 //! - [`Invocation`]: the global options of `bst` that decide about all that.
+//! - [`Stamps`]: whether anything that decides about it has been touched.
 //! - [`names`]: cache keys, artifact names, names in asset indexes.
 //! - [`artifact`], [`refs`]: the files in which BuildStream says what it built,
 //!   read and edited without loss.
@@ -55,6 +56,7 @@ pub mod records;
 pub mod refs;
 pub mod remote;
 mod staging;
+mod stamps;
 
 pub use installation::{Installation, InstallationError};
 pub use introspect::{IntrospectError, Request, introspect};
@@ -62,3 +64,4 @@ pub use invocation::{Invocation, MissingValue, Strictness};
 pub use project::{
     CacheState, Configuration, ElementState, Introspection, Project, Remote, RemoteKind, Servers, Versions,
 };
+pub use stamps::{StampError, Stamps};

@@ -240,7 +240,7 @@ impl World {
         let path = std::env::join_paths([bin.to_owned()].into_iter().chain(std::env::split_paths(&path))).unwrap();
         command.env("PATH", path).env("BST_SA_LOG", "info").current_dir(self.path("project")).stdin(Stdio::null());
         // The configuration is found by its place: what comes after the command differs from one to the other.
-        command.env("XDG_CONFIG_HOME", self.config_home());
+        command.env("XDG_CONFIG_HOME", self.config_home()).env("XDG_CACHE_HOME", self.path("cache-home"));
         command
     }
 
@@ -248,7 +248,11 @@ impl World {
     fn config_home(&self) -> PathBuf {
         let folder = self.path("config");
         fs::create_dir_all(&folder).unwrap();
-        fs::copy(self.path("bst.conf"), folder.join("buildstream2.conf")).unwrap();
+        let (from, to) = (fs::read(self.path("bst.conf")).unwrap(), folder.join("buildstream2.conf"));
+        // One that is written again is another one.
+        if fs::read(&to).ok().is_none_or(|there| there != from) {
+            fs::write(to, from).unwrap();
+        }
         folder
     }
 

@@ -29,6 +29,13 @@ pub(crate) struct ObserveOptions {
     metrics: Option<PathBuf>,
 }
 
+impl ObserveOptions {
+    /// Whether nobody looks on.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.trace.is_none() && self.metrics.is_none()
+    }
+}
+
 /// Called with every state of the run.
 type Show = dyn Fn(&Progress) + Send + Sync;
 

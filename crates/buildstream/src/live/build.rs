@@ -108,6 +108,14 @@ impl LiveBuild {
         Graph::new(DigestFunction::Sha256, self.elements.clone())
     }
 
+    /// The artifacts that elements have, by their strong keys, as far as is known; in no particular order.
+    pub fn artifacts(&self) -> impl Iterator<Item = ArtifactName> {
+        self.rows.iter().flat_map(|(element, rows)| {
+            let keys = rows.iter().filter_map(|row| self.current[*row].as_deref()?.parse().ok());
+            keys.map(|key: CacheKey| element.artifact(key))
+        })
+    }
+
     /// Notes the record of an element that was built.
     pub fn recorded(&mut self, element: &str, record: Digest) {
         if let Some(element) = self.elements.iter_mut().find(|e| e.name == element) {

@@ -181,7 +181,9 @@ impl ArtifactRefs {
         Ok(Attachment { strong: attached, weak: write::attach(&self.path(&weak), record, is_same)? })
     }
 
-    fn path(&self, name: &ArtifactName) -> PathBuf {
+    /// The file of this ref, whether it is there or not.
+    #[must_use]
+    pub fn path(&self, name: &ArtifactName) -> PathBuf {
         let element = name.element();
         [self.folder.as_path(), element.project().as_ref(), element.name().as_ref(), name.key().as_str().as_ref()]
             .iter()

@@ -7,6 +7,7 @@ mod bst;
 mod record;
 mod session;
 mod table;
+mod unchanged;
 
 use std::process::{ExitCode, ExitStatus};
 use std::time::SystemTime;
@@ -26,6 +27,7 @@ use crate::project;
 use bst::{Bst, Signals};
 use session::{Plan, Session};
 use table::Outcome;
+use unchanged::Look;
 
 pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
@@ -42,7 +44,14 @@ pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
         observe: args.observe.clone(),
         progress: args.progress.then(Lines::new),
     };
-    let mut beside = Beside::Asking(prepare(&installation, &invocation, &args.elements, plan, since).boxed_local());
+    let look = Look::at(&installation, &invocation, &args.elements);
+    // Whoever wants a trace gets one.
+    let unchanged = plan.observe.is_empty() && look.as_ref().is_some_and(Look::is_unchanged);
+    let mut beside = if unchanged {
+        Beside::Unchanged
+    } else {
+        Beside::Asking(prepare(&installation, &invocation, &args.elements, plan, since).boxed_local())
+    };
     tokio::select! {
         _ = timeout(args.head_start, beside.prepared()) => {}
         () = signals.end() => return Err(Failure::new("interrupted")),
@@ -63,8 +72,23 @@ pub(crate) async fn run(args: BuildArgs) -> Result<ExitCode, Failure> {
         () = signals.end() => return Err(Failure::new("interrupted while recording; the build itself is over")),
     };
     drop(progress);
+    if let Some(look) = &look {
+        take_to_mind(look, unchanged, &outcome);
+    }
     table::print(&outcome, args.json.json)?;
     Ok(bst::exit_code(status))
+}
+
+/// Remembers how the project looked, if it is built now.
+fn take_to_mind(look: &Look, unchanged: bool, outcome: &Outcome) {
+    match &outcome.ended {
+        _ if !outcome.status.success() => look.forget(),
+        Some(ended) => look.remember(&ended.configuration, ended.artifacts.iter().cloned()),
+        None if unchanged && !look.confirm() => tracing::warn!(
+            "bst has built anew what it had built before, with nothing changed; `bst-sa generate` records what ran"
+        ),
+        None => {}
+    }
 }
 
 /// What goes on beside the build.
@@ -72,6 +96,8 @@ enum Beside<'a> {
     /// BuildStream is being asked about the project.
     Asking(LocalBoxFuture<'a, Result<Session, Failure>>),
     Watching(Box<Session>),
+    /// Nothing needs to.
+    Unchanged,
     /// It cannot be, for this reason.
     Nothing(Failure),
 }
@@ -95,7 +121,7 @@ impl Beside<'_> {
         match self {
             Self::Asking(_) => self.prepared().await,
             Self::Watching(session) => session.step().await,
-            Self::Nothing(_) => std::future::pending().await,
+            Self::Unchanged | Self::Nothing(_) => std::future::pending().await,
         }
     }
 
@@ -103,6 +129,9 @@ impl Beside<'_> {
     async fn finish(mut self, status: ExitStatus) -> Outcome {
         self.prepared().await;
         match self {
+            Self::Unchanged => {
+                Outcome { ended: None, without: Some("nothing has changed since the last build".to_owned()), status }
+            }
             Self::Watching(session) => Outcome { ended: Some(session.finish().await), without: None, status },
             Self::Nothing(failure) => Outcome { ended: None, without: Some(failure.summary()), status },
             Self::Asking(_) => Outcome { ended: None, without: Some("BuildStream did not answer".to_owned()), status },

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use buildstream::Introspection;
 use buildstream::daemon::Socket;
 use buildstream::live::{Built, LiveBuild, News, Sighting, Summary, Watcher};
+use buildstream::names::ArtifactName;
+use buildstream::{Configuration, Introspection};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use instantiate::{Engine, Event, Lookup, Options, Report, Services};
@@ -80,6 +81,9 @@ pub(super) struct Ended {
     /// Per element that was built: its record, or why there is none.
     pub(super) records: BTreeMap<String, Result<Option<Digest>, Failure>>,
     pub(super) pushed: usize,
+    pub(super) configuration: Configuration,
+    /// The artifacts that elements have, by their strong keys.
+    pub(super) artifacts: Vec<ArtifactName>,
 }
 
 impl Session {
@@ -301,7 +305,14 @@ impl Session {
             pushed = services::push(&self.project, &recorder.blobs, &self.to_push).await;
         }
         let summary = Summary::new(&asked, report.as_ref());
-        Ended { summary, unprimed, records: std::mem::take(&mut self.records), pushed }
+        Ended {
+            summary,
+            unprimed,
+            records: std::mem::take(&mut self.records),
+            pushed,
+            configuration: self.project.configuration.clone(),
+            artifacts: self.live.artifacts().collect(),
+        }
     }
 }
 
