@@ -14,10 +14,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::state::FUNCTION;
 
-/// Blobs by digest, without the sizes that digests have: there are millions of them.
+/// Blobs by the first half of their hashes, which tells them apart well enough: there are millions of them.
 #[derive(Default)]
 pub(crate) struct Blobs {
-    by_hash: FxHashMap<[u8; 32], Bytes>,
+    by_hash: FxHashMap<[u8; 16], Bytes>,
     /// Where copies are put, one behind the other.
     room: BytesMut,
 }
@@ -53,10 +53,10 @@ impl Blobs {
     }
 }
 
-fn key(digest: &Digest) -> [u8; 32] {
-    let mut key = [0; 32];
+fn key(digest: &Digest) -> [u8; 16] {
+    let mut key = [0; 16];
     let hash = digest.hash();
-    let length = hash.len().min(32);
+    let length = hash.len().min(key.len());
     key[..length].copy_from_slice(&hash[..length]);
     key
 }

@@ -163,10 +163,9 @@ fn overhead() {
     // Who is not asked for long is asked again in time.
     world.edit(DEP_H, "42", "43");
     let build = world.build("app.bst", &[]);
-    let asked = world.asked();
-    figure("hits in the next change", 3, asked.hits);
-    figure("executed in the next change", 0, asked.executed);
     figure("why nothing was primed", &Value::Null, &build.json["unprimed"]);
+    figure("actions in the new record", 3, world.recorded("app.bst"));
+    figure("what the program says", "the answer is 43, twice is 86", world.run("app.bst", "usr/bin/app"));
     world.must_bst(&["artifact", "delete", "app.bst"]);
     let build = world.build("app.bst", &[]);
     figure("recorded anew after the artifact was deleted", 3, world.recorded("app.bst"));

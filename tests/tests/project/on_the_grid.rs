@@ -142,13 +142,7 @@ fn faults(grid: &mut Grid, states: &mut States<'_>, base: &World) {
     let count = grid.begun();
     let mut running = machine_2.start_prime(APP);
     running.wait("a nested action runs", || grid.begun() > count);
-    grid.kill_server();
-    grid.start_server();
-    // Those whose sessions have expired in the meantime end; something starts them again, on a real one.
-    grid.stop_workers();
-    for _ in 0..2 {
-        grid.start_worker();
-    }
+    restart(grid);
     let primed = machine_2.finish_any_build(running);
     println!("primed across a restart: {}", primed.json["totals"]);
     let count = |name: &str| primed.json["totals"][name].as_u64().unwrap();
@@ -160,22 +154,45 @@ fn faults(grid: &mut Grid, states: &mut States<'_>, base: &World) {
     figure("the server is restarted: what the program says", says(answer), machine_2.run(APP, "usr/bin/app-ab"));
     drop(machine_2);
 
+    // The server is restarted while elements are built there.
+    let answer = states.next();
+    let machine_3 = machine(world, base, grid, Push::Yes);
+    let count = grid.begun();
+    let mut running = machine_3.start_build(APP, &[]);
+    running.wait("a nested action runs", || grid.begun() > count);
+    restart(grid);
+    let mut build = machine_3.finish_any_build(running);
+    println!("restarted under a build: status {}, primed {}", build.status, build.json["totals"]);
+    let at_once = build.status == 0;
+    if !at_once {
+        // What `bst` and recc make of a server that goes away is theirs; what was done until then is found again.
+        build = machine_3.build(APP, &[]);
+    }
+    report("the server is restarted under the build", &build);
+    built.push(("the server is restarted under the build", answer, machine_3.artifact_digest(APP)));
+    figure(
+        "the server is restarted under the build: what the program says",
+        says(answer),
+        machine_3.run(APP, "usr/bin/app-ab"),
+    );
+    drop(machine_3);
+
     // Nobody works: what is primed waits for ever. Elements are built here, with the cluster's action cache.
     grid.stop_workers();
     let answer = states.next();
-    let machine_3 = machine(world, base, grid, Push::Yes);
-    machine_3.configure(&grid.configuration(Elements::Here, Push::Yes));
+    let machine_4 = machine(world, base, grid, Push::Yes);
+    machine_4.configure(&grid.configuration(Elements::Here, Push::Yes));
     let options = grid.options();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let build = machine_3.build(APP, &options);
+    let build = machine_4.build(APP, &options);
     report("no workers", &build);
     figure("no workers: executed by the build", ACTIONS, total(&build, "executed"));
     figure("no workers: primed", 0, total(&build, "primed_hits"));
     let skipped: Vec<String> = COMPILING.iter().flat_map(|element| build.skipped(element)).collect();
     // With a cluster, priming does not give way to the build, so it waits until the build has ended.
     figure("no workers: what became of priming", vec!["cancelled"; COMPILING.len()].join(" "), skipped.join(" "));
-    built.push(("no workers", answer, machine_3.artifact_digest(APP)));
-    drop(machine_3);
+    built.push(("no workers", answer, machine_4.artifact_digest(APP)));
+    drop(machine_4);
 
     for _ in 0..2 {
         grid.start_worker();
@@ -187,6 +204,17 @@ fn faults(grid: &mut Grid, states: &mut States<'_>, base: &World) {
         states.set(answer, &alone);
         alone.must_bst(&["build", APP]);
         figure(&format!("{fault}: the artifact is that of bst alone"), alone.artifact_digest(APP), digest);
+    }
+}
+
+/// Ends the server as a crash does, and starts it again.
+fn restart(grid: &mut Grid) {
+    grid.kill_server();
+    grid.start_server();
+    // Those whose sessions have expired in the meantime end; something starts them again, on a real one.
+    grid.stop_workers();
+    for _ in 0..2 {
+        grid.start_worker();
     }
 }
 

@@ -79,7 +79,7 @@ impl Priming {
             return Ok(unsure(&format!("{doubt}; the compiler can be asked when priming")));
         }
         let row = self.tables[id].row;
-        let Some(Ok(base)) = self.workshop.bases.get(&self.tables[id].base).cloned() else { return Err(Lacking) };
+        let Some(Ok(base)) = self.workshop.base(&self.tables[id].base) else { return Err(Lacking) };
         let root = match self.input_root(id, &base, &Edits::new()) {
             Ok(root) => root,
             Err(Setback::GiveUp(skip)) => return Ok(Inspected::Skip(skip)),
@@ -177,11 +177,10 @@ impl Priming {
     fn listing(&mut self, act: ActId, root: Digest) -> Result<(Digest, Recipe), String> {
         let function = self.services.blobs.digest_function();
         let (row, action) = (self.tables[act].row, self.tables[act].id);
-        let base = match self.workshop.bases.get(&self.tables[act].base) {
-            Some(Ok(base)) => base.clone(),
-            _ => return Err("the action is not at hand".to_owned()),
+        let Some(Ok(base)) = self.workshop.base(&self.tables[act].base) else {
+            return Err("the action is not at hand".to_owned());
         };
-        let command = self.workshop.command_of(&base).ok_or_else(|| "its command is not at hand".to_owned())?.clone();
+        let command = self.workshop.command_of(&base).ok_or_else(|| "its command is not at hand".to_owned())?;
         let adapted = self.tables[row].adaptation.adapt_to(action, &base, Some(&command), root);
         let adapted = adapted.map_err(|error| error.to_string())?;
         let compile = CompileCommand::parse(command.arguments()).ok_or_else(|| "it is no compile".to_owned())?;
@@ -212,7 +211,7 @@ impl Priming {
         let run = self.runs.table.entry(digest).or_insert_with(|| super::runs::Run::new(place));
         run.askers.push(act);
         run.place = run.place.min(place);
-        run.recipe = run.recipe.take().or(Some(recipe));
+        run.keep(Some(recipe));
         let (stage, over) = (run.stage.clone(), run.is_over());
         if stage == Stage::Idle {
             self.check(digest);
@@ -256,8 +255,8 @@ impl Priming {
 
     pub(super) fn take_listing(&mut self, Listed { act, about, text }: Listed) {
         let Some(ask) = self.asks.get_mut(&act).filter(|ask| ask.about == about) else { return };
-        let base = self.workshop.bases.get(&self.tables[act].base).and_then(|base| base.as_ref().ok());
-        let directory = base.and_then(|base| self.workshop.command_of(base)).map(|c| c.working_directory().to_vec());
+        let base = self.workshop.base(&self.tables[act].base).and_then(Result::ok);
+        let directory = base.and_then(|base| self.workshop.command_of(&base)).map(|c| c.working_directory().to_vec());
         let directory = directory.unwrap_or_default();
         let files = match text.into_iter().next() {
             Some((_, Ok(text))) => depfile::parse(&text).map_err(|error| error.to_string()),

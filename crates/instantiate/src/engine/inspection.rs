@@ -46,8 +46,6 @@ pub(super) enum Inspected {
 pub(super) struct Inspector {
     /// By content.
     directives: FxHashMap<Digest, Result<Arc<Directives>, Skip>>,
-    /// By digest of the Command.
-    commands: FxHashMap<Digest, Option<Arc<CompileCommand>>>,
     /// All files of trees.
     listed: FxHashMap<Digest, Arc<Vec<(Bytes, Node)>>>,
     /// New files of trees, by the tree as recorded and as it is now.
@@ -58,6 +56,8 @@ pub(super) struct Inspector {
     reading: bool,
     /// What of the changes below a directory matters, for all actions that have it.
     pub(super) below: FxHashMap<RowId, Below>,
+    /// Records of which something there is not known yet.
+    pub(super) unread: BTreeSet<RowId>,
     /// Actions that wait for what is read.
     parked: Vec<ActId>,
     /// Actions that wait for what appeared in their record's trees to be known.
@@ -82,8 +82,8 @@ pub(super) struct Lacking;
 
 impl Priming {
     /// Inspects an action whose inputs are all known.
-    pub(super) fn inspect(&mut self, id: ActId, command_digest: Digest, command: &Command) -> Inspected {
-        match self.try_inspect(id, command_digest, command) {
+    pub(super) fn inspect(&mut self, id: ActId, command: &Command) -> Inspected {
+        match self.try_inspect(id, command) {
             Ok(inspected) => inspected,
             Err(Lacking) => {
                 self.inspector.parked.push(id);
@@ -92,7 +92,7 @@ impl Priming {
         }
     }
 
-    fn try_inspect(&mut self, id: ActId, digest: Digest, command: &Command) -> Result<Inspected, Lacking> {
+    fn try_inspect(&mut self, id: ActId, command: &Command) -> Result<Inspected, Lacking> {
         let act = &self.tables[id];
         let (row, action) = (act.row, act.id);
         let news = self.news(row)?;
@@ -101,10 +101,10 @@ impl Priming {
         if news.is_empty() && root.is_none_or(|root| self.weigh(row, root, Look::KnownTexts) == Some(Weight::Texts)) {
             return Ok(Inspected::Known(Edits::new()));
         }
-        let compile = self.inspector.commands.entry(digest);
-        let compile = compile.or_insert_with(|| CompileCommand::parse(command.arguments()).map(Arc::new)).clone();
+        let compile = || CompileCommand::parse(command.arguments());
+        let compiles = *self.tables[id].compiles.get_or_insert_with(|| compile().is_some());
         if news.is_empty() {
-            let look = if compile.is_some() { Look::Texts } else { Look::Kinds };
+            let look = if compiles { Look::Texts } else { Look::Kinds };
             match root.map_or(Some(Weight::Texts), |root| self.weigh(row, root, look)) {
                 Some(Weight::Texts) => return Ok(Inspected::Known(Edits::new())),
                 Some(Weight::Unread) => return Err(Lacking),
@@ -115,7 +115,7 @@ impl Priming {
         let Some(changes) = self.tables[row].adaptation.changes(action) else {
             return Ok(unsure("it has more inputs than any real action"));
         };
-        let Some(compile) = compile else { return self.inspect_other(row, command, &changes) };
+        let Some(compile) = compile() else { return self.inspect_other(row, command, &changes) };
         if compile.links()
             && let Some(path) = news.iter().find(|path| is_own_source(self, row, path))
         {
@@ -190,7 +190,7 @@ impl Priming {
         news: &[Bytes],
     ) -> Result<Inspected, Lacking> {
         let row = self.tables[id].row;
-        let Some(Ok(base)) = self.workshop.bases.get(&self.tables[id].base) else { return Err(Lacking) };
+        let Some(Ok(base)) = self.workshop.base(&self.tables[id].base) else { return Err(Lacking) };
         let root = base.input_root_digest();
         let recorded = self.listed(root)?;
         let contents: Vec<(Bytes, Digest)> =

@@ -96,13 +96,13 @@ impl Priming {
     /// Whether an action can be predicted after its element was reached: it was learned how, and it was not asked for.
     pub(super) fn is_learned(&self, id: ActId) -> bool {
         let act = &self.tables[id];
-        matches!(self.learning.lessons.get(&(act.row, act.compiles)), Some(Lesson::Change(_))) && !act.asked
+        matches!(self.learning.lessons.get(&(act.row, act.compiles())), Some(Lesson::Change(_))) && !act.asked
     }
 
     /// What to do to the command of an action.
     pub(super) fn lesson(&self, id: ActId) -> Option<Arc<CommandChange>> {
         let act = &self.tables[id];
-        match self.learning.lessons.get(&(act.row, act.compiles))? {
+        match self.learning.lessons.get(&(act.row, act.compiles()))? {
             Lesson::Change(change) if !change.is_empty() => Some(Arc::clone(change)),
             Lesson::Change(_) | Lesson::Unclear => None,
         }
@@ -166,8 +166,8 @@ impl Priming {
     pub(super) fn take_requests(&mut self, Requests { requests, steps }: Requests) {
         for Recorded { row, act, action, command } in steps {
             self.learning.steps.entry(row).or_default().entry(step(&command)).or_default().push(act);
-            self.tables[act].compiles = CompileCommand::parse(command.arguments()).is_some();
-            self.workshop.know(self.tables[act].base, action, command);
+            self.tables[act].compiles = Some(CompileCommand::parse(command.arguments()).is_some());
+            self.workshop.know(self.tables[act].base, &action, &command);
         }
         let mut studies = Vec::new();
         for request in requests {
@@ -197,7 +197,7 @@ impl Priming {
             return;
         }
         let with_roots = studies.into_iter().filter_map(|(row, act, request, lost)| {
-            let base = self.workshop.bases.get(&self.tables[act].base)?.as_ref().ok()?;
+            let base = self.workshop.base(&self.tables[act].base)?.ok()?;
             Some((row, act, request, lost, base.input_root_digest()))
         });
         let studies: Vec<_> = with_roots.collect();
@@ -214,17 +214,17 @@ impl Priming {
     pub(super) fn studied(&mut self, studied: Vec<Studied>) {
         self.learning.busy = false;
         for Studied { row, act, request, seen, same_paths } in studied {
-            let Some(Ok(base)) = self.workshop.bases.get(&self.tables[act].base) else { continue };
-            let Some(recorded) = self.workshop.command_of(base) else { continue };
+            let Some(Ok(base)) = self.workshop.base(&self.tables[act].base) else { continue };
+            let Some(recorded) = self.workshop.command_of(&base) else { continue };
             tracing::debug!(action = %request.digest, same_paths, "was asked for, in place of a recorded action");
             // What reads other files is a case of its own, and says nothing of the others.
-            let Some(change) = CommandChange::between(recorded, &request.command).filter(|_| same_paths) else {
+            let Some(change) = CommandChange::between(&recorded, &request.command).filter(|_| same_paths) else {
                 continue;
             };
-            let kind = (row, self.tables[act].compiles);
+            let kind = (row, self.tables[act].compiles());
             let lesson = match self.learning.lessons.get(&kind) {
                 Some(Lesson::Unclear) => Lesson::Unclear,
-                Some(Lesson::Change(known)) if known.leads_to(recorded, &request.command) => {
+                Some(Lesson::Change(known)) if known.leads_to(&recorded, &request.command) => {
                     Lesson::Change(Arc::clone(known))
                 }
                 Some(Lesson::Change(_)) => Lesson::Unclear,
@@ -235,7 +235,7 @@ impl Priming {
             if unclear {
                 for id in self.tables[row].acts.iter().flatten().copied().collect::<Vec<_>>() {
                     let act = &self.tables[id];
-                    if act.learned && !act.asked && act.compiles == kind.1 {
+                    if act.learned && !act.asked && act.compiles() == kind.1 {
                         let reason = "what the build asks for shows no common change of its commands";
                         self.give_up(id, Skip::new(SkipKind::Commands, reason));
                     }

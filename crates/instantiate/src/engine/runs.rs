@@ -47,8 +47,10 @@ pub(super) struct Run {
     /// Those that wait for what it says: a listing.
     pub(super) askers: Vec<ActId>,
     pub(super) place: Place,
-    /// `None` for an action as recorded: nothing of it is ours.
-    pub(super) recipe: Option<Recipe>,
+    /// Nothing of it is ours.
+    pub(super) as_recorded: bool,
+    /// Until it has ended; `None` for an action as recorded.
+    pub(super) recipe: Option<Box<Recipe>>,
     pub(super) stage: Stage,
     /// Bytes offered for upload for its sake.
     pub(super) upload_bytes: u64,
@@ -56,7 +58,7 @@ pub(super) struct Run {
     pub(super) rounds: u32,
     /// How often the service had no room for it.
     pub(super) refusals: u32,
-    pub(super) running: Option<Running>,
+    pub(super) running: Option<Box<Running>>,
     /// Why it gives no result.
     pub(super) refusal: Option<Skip>,
     outputs: Option<Arc<Outputs>>,
@@ -147,6 +149,7 @@ impl Run {
             acts: Vec::new(),
             askers: Vec::new(),
             place,
+            as_recorded: true,
             recipe: None,
             stage: Stage::Idle,
             upload_bytes: 0,
@@ -155,6 +158,15 @@ impl Run {
             running: None,
             refusal: None,
             outputs: None,
+        }
+    }
+
+    /// Takes in what it consists of, unless that is known, or it has ended.
+    pub(super) fn keep(&mut self, recipe: Option<Recipe>) {
+        let Some(recipe) = recipe else { return };
+        self.as_recorded = false;
+        if !matches!(self.stage, Stage::Done(_)) {
+            self.recipe.get_or_insert_with(|| Box::new(recipe));
         }
     }
 
@@ -190,7 +202,7 @@ impl Priming {
         let run = self.runs.table.entry(digest).or_insert_with(|| Run::new(place));
         run.acts.push(id);
         run.place = run.place.min(place);
-        run.recipe = run.recipe.take().or(recipe);
+        run.keep(recipe);
         if let Some(running) = &mut run.running {
             running.unwanted = false;
         }
@@ -290,7 +302,7 @@ impl Priming {
         self.runs.checking = false;
         for (digest, answer) in answers {
             let Some(run) = self.runs.table.get(&digest) else { continue };
-            let as_recorded = run.recipe.is_none();
+            let as_recorded = run.as_recorded;
             match answer {
                 Err(skip) => self.fail(digest, &skip),
                 // The build will meet the failure again; nothing is gained by it.
@@ -313,7 +325,7 @@ impl Priming {
 
     /// Whether an action as recorded, whose result is gone, may be executed again.
     fn check_base(&mut self, digest: Digest) {
-        match self.workshop.bases.get(&digest) {
+        match self.workshop.base(&digest) {
             None => {
                 self.set_stage(digest, Stage::Base);
                 self.runs.bases.push(digest);
@@ -321,7 +333,7 @@ impl Priming {
             Some(Ok(base)) if base.do_not_cache() => self.fail(digest, &do_not_cache()),
             Some(Ok(_)) => self.admit(digest),
             Some(Err(skip)) => {
-                let skip = Skip { reason: format!("its result is gone, and the action: {}", skip.reason), ..*skip };
+                let skip = Skip { reason: format!("its result is gone, and the action: {}", skip.reason), ..skip };
                 self.fail(digest, &skip);
             }
         }
@@ -436,6 +448,10 @@ impl Priming {
         }
         let without_result = matches!(ended, Ended::Failed(_) | Ended::Skipped | Ended::Submitted);
         self.set_stage(digest, Stage::Done(ended));
+        if self.runs.table.get_mut(&digest).and_then(|run| run.recipe.take()).is_some() {
+            // Of its message nothing else is made.
+            self.made.remove(&digest);
+        }
         if let Some(run) = self.runs.table.get(&digest) {
             self.show(&digest, ActionStep::Ended(&run.report()));
         }
@@ -467,10 +483,10 @@ impl Priming {
         let Some(observer) = &self.observer else { return };
         let Some(run) = self.runs.table.get(digest) else { return };
         let act = &self.tables[run.place.act()];
-        let kind = match (&run.recipe, run.acts.is_empty() && !run.askers.is_empty()) {
+        let kind = match (run.as_recorded, run.acts.is_empty() && !run.askers.is_empty()) {
             (_, true) => ActionKind::Listing,
-            (None, _) => ActionKind::Recorded,
-            (Some(_), _) => ActionKind::Adapted,
+            (true, _) => ActionKind::Recorded,
+            (false, _) => ActionKind::Adapted,
         };
         let element = &self.tables[act.owner].name;
         observer.action(&ActionEvent { action: *digest, element, kind, upload_bytes: run.upload_bytes, step });

@@ -216,7 +216,7 @@ impl Priming {
     fn held(&self, digest: &Digest) -> Option<Blob> {
         let recorded = || -> Option<Bytes> {
             let directory = self.workshop.forest.get(digest).map(Directory::bytes);
-            let action = || self.workshop.bases.get(digest)?.as_ref().ok().map(reapi_proto::raw::Action::bytes);
+            let action = || self.workshop.base_bytes(digest);
             directory.or_else(action).cloned()
         };
         let data = self.made.get(digest).cloned().or_else(recorded)?;
@@ -259,7 +259,7 @@ impl Priming {
             if run.rounds == 0 && run.refusals == 0 {
                 self.totals.executions += 1;
             }
-            run.running = Some(Running {
+            run.running = Some(Box::new(Running {
                 watch,
                 operation: None,
                 stage: ExecutionStage::Unknown,
@@ -267,7 +267,7 @@ impl Priming {
                 requested: now,
                 ticket: self.window.ticket(),
                 started: false,
-            });
+            }));
             self.progress.running += 1;
             self.show(&digest, ActionStep::Submitted);
         }

@@ -140,8 +140,8 @@ pub(super) struct Act {
     pub(super) asked: bool,
     /// A configure script runs it, and nothing else of the element before.
     pub(super) probe: bool,
-    /// It compiles; known once there is something to learn.
-    pub(super) compiles: bool,
+    /// Whether it compiles, if that was asked.
+    pub(super) compiles: Option<bool>,
     /// It is predicted from what the build has shown.
     pub(super) learned: bool,
     /// What it waits for that is no input of its record.
@@ -154,6 +154,13 @@ pub(super) struct Act {
     pub(super) adapted: Option<Digest>,
     /// How often it was adapted to something new.
     pub(super) adaptations: u32,
+}
+
+impl Act {
+    /// Whether it is known to compile.
+    pub(super) fn compiles(&self) -> bool {
+        self.compiles == Some(true)
+    }
 }
 
 /// What is known of an action.
@@ -320,7 +327,7 @@ impl Tables {
                         state: State::Waiting,
                         asked: false,
                         probe: false,
-                        compiles: false,
+                        compiles: None,
                         learned: false,
                         waits: None,
                         told: Told::Nothing,

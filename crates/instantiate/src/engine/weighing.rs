@@ -72,6 +72,9 @@ impl Priming {
                                             return None;
                                         };
                                         let weight = inspector.compare(before, *digest, look);
+                                        if weight == Weight::Unread {
+                                            inspector.unread.insert(row);
+                                        }
                                         below.texts.insert((id, look), weight);
                                         weight
                                     }
@@ -116,9 +119,11 @@ impl Inspector {
 
     /// What was read is no longer being read.
     pub(super) fn forget_unread(&mut self) {
-        for below in self.below.values_mut() {
-            below.verdicts.retain(|_, weight| *weight != Weight::Unread);
-            below.texts.retain(|_, weight| *weight != Weight::Unread);
+        for row in std::mem::take(&mut self.unread) {
+            if let Some(below) = self.below.get_mut(&row) {
+                below.verdicts.retain(|_, weight| *weight != Weight::Unread);
+                below.texts.retain(|_, weight| *weight != Weight::Unread);
+            }
         }
     }
 }

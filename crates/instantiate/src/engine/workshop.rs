@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use overlay::{AdaptError, Adapted, CommandChange, Forest, LevelId, Missing, RewriteError, Standing, Substitution};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Action, ActionEdit, Command, Directory, Node, RawError};
@@ -36,8 +37,10 @@ pub(super) struct Workshop {
     batch: Option<Batch>,
     /// Everything is at hand.
     pub(super) ready: VecDeque<ActId>,
-    pub(super) bases: FxHashMap<Digest, Result<Action, Skip>>,
-    commands: FxHashMap<Digest, Result<Command, Skip>>,
+    /// Recorded actions and their Commands as they were read: parsed when they are looked at, as that takes less time
+    /// than room.
+    bases: FxHashMap<Digest, Result<Bytes, Skip>>,
+    commands: FxHashMap<Digest, Result<Bytes, Skip>>,
     pub(super) forest: Forest,
     /// Directories that cannot be had.
     absent: FxHashMap<Digest, Skip>,
@@ -72,18 +75,36 @@ impl Workshop {
         !self.ready.is_empty() || (self.batch.is_none() && !self.queue.is_empty())
     }
 
+    /// A recorded action; `None` if it was not read.
+    pub(super) fn base(&self, digest: &Digest) -> Option<Result<Action, Skip>> {
+        let what = |error| Skip::new(SkipKind::Malformed, format!("the recorded action cannot be read: {error}"));
+        match self.bases.get(digest)? {
+            Ok(bytes) => Some(Action::parse(bytes.clone()).map_err(what)),
+            Err(skip) => Some(Err(skip.clone())),
+        }
+    }
+
+    /// The message of a recorded action, if it was read.
+    pub(super) fn base_bytes(&self, digest: &Digest) -> Option<&Bytes> {
+        self.bases.get(digest)?.as_ref().ok()
+    }
+
     /// The Command of an action, if it was read.
-    pub(super) fn command_of(&self, base: &Action) -> Option<&Command> {
-        self.commands.get(&base.command_digest())?.as_ref().ok()
+    pub(super) fn command_of(&self, base: &Action) -> Option<Command> {
+        self.command(&base.command_digest())?.ok()
+    }
+
+    fn command(&self, digest: &Digest) -> Option<Result<Command, Skip>> {
+        let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
+        match self.commands.get(digest)? {
+            Ok(bytes) => Some(Command::parse(bytes.clone()).map_err(malformed)),
+            Err(skip) => Some(Err(skip.clone())),
+        }
     }
 
     /// Base Actions, as they were read.
     pub(super) fn take_bases(&mut self, fetched: Fetched) {
-        self.bases.reserve(fetched.len());
-        for (digest, bytes) in fetched {
-            let what = |error| Skip::new(SkipKind::Malformed, format!("the recorded action cannot be read: {error}"));
-            self.bases.insert(digest, bytes.and_then(|bytes| Action::parse(bytes).map_err(what)));
-        }
+        self.bases.extend(fetched);
     }
 
     fn take(&mut self, batch: &mut Batch, fetched: Fetched) {
@@ -97,11 +118,7 @@ impl Workshop {
         }
         let (messages, directories): (Fetched, Fetched) =
             fetched.into_iter().partition(|(digest, _)| commands.contains(digest));
-        self.commands.reserve(messages.len());
-        for (digest, bytes) in messages {
-            let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
-            self.commands.insert(digest, bytes.and_then(|bytes| Command::parse(bytes).map_err(malformed)));
-        }
+        self.commands.extend(messages);
         self.take_directories(directories);
     }
 
@@ -112,7 +129,7 @@ impl Workshop {
         }
     }
 
-    fn take_directory(&mut self, digest: Digest, bytes: Result<bytes::Bytes, Skip>) {
+    fn take_directory(&mut self, digest: Digest, bytes: Result<Bytes, Skip>) {
         let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
         match bytes.and_then(|bytes| Directory::parse(bytes).map_err(malformed)) {
             Ok(directory) => self.forest.insert(digest, directory),
@@ -123,9 +140,9 @@ impl Workshop {
     }
 
     /// A recorded action with its Command.
-    pub(super) fn know(&mut self, base: Digest, action: Action, command: Command) {
-        self.commands.insert(action.command_digest(), Ok(command));
-        self.bases.insert(base, Ok(action));
+    pub(super) fn know(&mut self, base: Digest, action: &Action, command: &Command) {
+        self.commands.insert(action.command_digest(), Ok(command.bytes().clone()));
+        self.bases.insert(base, Ok(action.bytes().clone()));
     }
 
     /// Whether a directory was asked for in vain.
@@ -243,10 +260,10 @@ impl Priming {
     fn begin_batch(&mut self, batch: &mut Batch) {
         for id in std::mem::take(&mut batch.acts) {
             let act = &self.tables[id];
-            let base = match self.workshop.bases.get(&act.base) {
+            let base = match self.workshop.base(&act.base) {
                 Some(Ok(base)) if base.do_not_cache() => Err(do_not_cache()),
                 Some(Ok(base)) => Ok(base),
-                Some(Err(skip)) => Err(Skip { reason: format!("base action: {}", skip.reason), ..*skip }),
+                Some(Err(skip)) => Err(Skip { reason: format!("base action: {}", skip.reason), ..skip }),
                 None => Err(Skip::new(SkipKind::Service, "the base action was not read")),
             };
             match base {
@@ -318,11 +335,11 @@ impl Priming {
         let Standing::Ready { .. } = self.tables[row].adaptation.standing(action) else {
             return Err(Setback::Reconsider);
         };
-        let Some(Ok(base)) = self.workshop.bases.get(&base_digest).cloned() else { return Err(Setback::Requeue) };
+        let Some(Ok(base)) = self.workshop.base(&base_digest) else { return Err(Setback::Requeue) };
         if let Some(reason) = self.workshop.misfit(&self.tables, id, base.input_root_digest()) {
             return Err(Setback::GiveUp(Skip::new(SkipKind::Mismatch, reason.clone())));
         }
-        let command = match self.workshop.commands.get(&base.command_digest()).cloned() {
+        let command = match self.workshop.command(&base.command_digest()) {
             Some(Ok(command)) => command,
             Some(Err(skip)) => {
                 return Err(Setback::GiveUp(Skip { reason: format!("command: {}", skip.reason), ..skip }));
@@ -330,7 +347,7 @@ impl Priming {
             None => return Err(Setback::Requeue),
         };
         self.tables[id].probe = is_probe(&command);
-        let edits = match self.inspect(id, base.command_digest(), &command) {
+        let edits = match self.inspect(id, &command) {
             Inspected::Known(edits) => edits,
             Inspected::Pending => return Ok(()),
             Inspected::Waits(what) => return Err(Setback::Wait(what)),
