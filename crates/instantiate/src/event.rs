@@ -19,6 +19,14 @@ pub enum Event {
         /// Root of its artifact.
         root: Digest,
     },
+    /// The build sets an element up, and will run its commands soon. Unless priming is told to
+    /// [go on](crate::WhenReached::GoOn), what of its actions takes longer than setting up usually does is left to
+    /// the build, which would ask for it, and execute it as well, before priming is done with it. How long that is, the
+    /// elements before have shown; one second as long as none has.
+    BuildStarted {
+        /// The element's name.
+        element: String,
+    },
     /// The build has started on an element itself. Unless priming is told to
     /// [go on](crate::WhenReached::GoOn), what of its actions is not
     /// submitted will not be; what the service has only queued is taken back,

@@ -16,12 +16,13 @@ use cas_client::{
 };
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use instantiate::{Engine, ExecutionReport, Options, Report, Services, SkipKind};
+use instantiate::{Engine, Event, ExecutionReport, Options, Report, Services, SkipKind};
 use overlay::graph::{Element, Graph};
 use overlay::{ElementId, Record, RecordedAction, RecordedElement, layout};
 use reapi_proto::Digest;
 use reapi_proto::v2::{self, ActionResult};
 use support::SHA;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep};
 
 /// A service in virtual time.
@@ -140,11 +141,15 @@ impl Evicted {
         self
     }
 
-    async fn prime(&self, jobs: usize) -> Report {
+    fn engine(&self, jobs: usize) -> Engine {
         let store = Arc::new(self.cluster.store.clone());
         let services = Services { blobs: store.clone(), cache: store, execution: Some(Arc::new(self.cluster.clone())) };
         let graph = Arc::new(Graph::new(SHA, self.elements.clone()).unwrap());
-        Engine::new(services, graph).with_options(Options { jobs, ..Options::default() }).run_static().await.unwrap()
+        Engine::new(services, graph).with_options(Options { jobs, ..Options::default() })
+    }
+
+    async fn prime(&self, jobs: usize) -> Report {
+        self.engine(jobs).run_static().await.unwrap()
     }
 
     fn order(&self) -> Vec<&str> {
@@ -160,6 +165,41 @@ impl Evicted {
     fn times(&self) -> Vec<Instant> {
         self.cluster.state.lock().unwrap().log.iter().map(|(when, ..)| *when).collect()
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_longer_than_setting_up_is_left_to_the_build() {
+    let second = Duration::from_secs(1);
+    let project = Evicted::new(NO_TIME, second)
+        .element("first.bst", &[], &[0, 5])
+        .element("second.bst", &[], &[2, 9])
+        .element("later.bst", &[], &[20, 19, 18]);
+    let (events, receiver) = unbounded_channel();
+    let started = |element: &str| events.send(Event::BuildStarted { element: element.to_owned() }).unwrap();
+    started("first.bst");
+    let script = async {
+        // The third of the later ones runs. The next to be set up has so long, too.
+        sleep(Duration::from_millis(2700)).await;
+        events.send(Event::BuildReached { element: "first.bst".to_owned() }).unwrap();
+        started("second.bst");
+        sleep(second * 60).await;
+        events.send(Event::Cancel).unwrap();
+    };
+    let (report, ()) = tokio::join!(project.engine(1).run(receiver), script);
+    assert_eq!(report.unwrap().totals.executed, 4);
+    let expected = ["later.bst 0", "later.bst 1", "later.bst 2", "second.bst 0"];
+    assert_eq!(project.order(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_before_an_element_is_set_up_is_primed() {
+    let project = Evicted::new(NO_TIME, NO_TIME).element("app.bst", &[], &[0, 2, 5]);
+    let (events, receiver) = unbounded_channel();
+    events.send(Event::BuildStarted { element: "app.bst".to_owned() }).unwrap();
+    drop(events);
+    project.engine(1).run(receiver).await.unwrap();
+    // As long as it is not known better, setting up takes a second.
+    assert_eq!(project.order(), ["app.bst 0"]);
 }
 
 const NO_TIME: Duration = Duration::from_millis(1);

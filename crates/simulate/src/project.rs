@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use instantiate::{Candidate, GraphRecords, Lookup, RecordIndex};
 use overlay::derive::{Dependency, Deriver, Observed, Observing};
 use overlay::graph::{Element, Graph};
-use overlay::{ArtifactOverlay, Contents, ElementId, Forest, Mode, Origin, Record, RecordedElement, layout};
+use overlay::layout::{self, Stored};
+use overlay::{ArtifactOverlay, Contents, ElementId, Forest, Mode, Origin, Record, RecordedElement};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Action, Command, Directory, Node};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -29,6 +32,7 @@ pub struct Project {
     pub(crate) store: Arc<Blobs>,
     /// The record of each element that has actions.
     records: Vec<Option<Digest>>,
+    pub(crate) decoded: Decoded,
     /// What commands do.
     pub(crate) work: Arc<FxHashMap<Digest, Work>>,
 }
@@ -62,7 +66,7 @@ impl Project {
             let lost = || SimulationError::Internal("the change of the project has come to no end".to_owned());
             (built, changed.join().unwrap_or_else(|_| Err(lost())))
         });
-        let (Built { recorded, mut store, records, work }, Changed { now, sources }) = (built?, changed?);
+        let (Built { recorded, mut store, records, decoded, work }, Changed { now, sources }) = (built?, changed?);
         sources.into_iter().for_each(|(digest, bytes)| store.insert_copy(&digest, &bytes));
         // Of recorded outputs, nobody reads any but those that are outputs still.
         for (then, now) in recorded.iter().zip(&now) {
@@ -73,7 +77,8 @@ impl Project {
             }
         }
         let rebuilt = shape.rebuilt();
-        Ok(Self { shape, installed, rebuilt, recorded, now, store: Arc::new(store), records, work: Arc::new(work) })
+        let (store, decoded, work) = (Arc::new(store), Decoded(Arc::new(decoded)), Arc::new(work));
+        Ok(Self { shape, installed, rebuilt, recorded, now, store, records, decoded, work })
     }
 
     /// The shape.
@@ -129,11 +134,39 @@ impl Project {
     }
 }
 
+/// The records as their messages say, for all simulations together.
+#[derive(Clone)]
+pub(crate) struct Decoded(Arc<FxHashMap<Digest, Arc<Record>>>);
+
+#[async_trait]
+impl RecordIndex for Decoded {
+    async fn find_records(&self, elements: &[&Element], lookup: Lookup) -> cas_client::Result<Vec<Vec<Candidate>>> {
+        GraphRecords.find_records(elements, lookup).await
+    }
+
+    fn decoded(&self, message: &Digest) -> Option<Arc<Record>> {
+        self.0.get(message).cloned()
+    }
+}
+
+impl fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Decoded({} records)", self.0.len())
+    }
+}
+
+impl fmt::Display for Decoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Decoded")
+    }
+}
+
 /// The recorded state.
 struct Built {
     recorded: Vec<ElementState>,
     store: Blobs,
     records: Vec<Option<Digest>>,
+    decoded: FxHashMap<Digest, Arc<Record>>,
     work: FxHashMap<Digest, Work>,
 }
 
@@ -146,6 +179,7 @@ fn build(shape: &Shape, installed: &[Vec<usize>]) -> Result<Built, SimulationErr
     let mut recorded: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
     let mut records: Vec<Option<Digest>> = Vec::with_capacity(shape.elements.len());
     let mut behind: Vec<Option<Arc<Record>>> = Vec::with_capacity(shape.elements.len());
+    let mut decoded = FxHashMap::default();
     let mut work = FxHashMap::default();
     for (row, element) in shape.elements.iter().enumerate() {
         let mut messages: FxHashMap<Digest, Bytes> = FxHashMap::default();
@@ -180,7 +214,11 @@ fn build(shape: &Shape, installed: &[Vec<usize>]) -> Result<Built, SimulationErr
             let record = recording.derive(row, &state, &trees, &messages)?;
             let message = layout::encode(&record);
             let digest = FUNCTION.digest(&message);
+            let Stored::Compact(stored) = layout::decode(&message).map_err(|e| failed(&e))? else {
+                return Err(SimulationError::Internal("a record is not stored as such".to_owned()));
+            };
             store.insert_copy(&digest, &message);
+            decoded.insert(digest, Arc::from(stored));
             records.push(Some(digest));
             behind.push(Some(Arc::new(artifact_alone(&record))));
         }
@@ -189,7 +227,7 @@ fn build(shape: &Shape, installed: &[Vec<usize>]) -> Result<Built, SimulationErr
         }
         recorded.push(state);
     }
-    Ok(Built { recorded, store, records, work })
+    Ok(Built { recorded, store, records, decoded, work })
 }
 
 /// The state after the change, and the sources that have changed.

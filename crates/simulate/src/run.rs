@@ -142,7 +142,8 @@ async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Resu
             cache: Arc::new(service.clone()),
             execution: Some(Arc::new(service.clone())),
         };
-        Ok(Engine::new(services, project.graph(sources)?).with_options(conditions.engine()))
+        let engine = Engine::new(services, project.graph(sources)?).with_options(conditions.engine());
+        Ok(engine.with_records(Arc::new(project.decoded.clone())))
     };
     let failed = |error: instantiate::SetupError| SimulationError::Internal(error.to_string());
     let build = |events| Build::new(project, conditions, service.clone(), Arc::clone(&store), events);

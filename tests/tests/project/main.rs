@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of a test fail like a test")]
 #![allow(clippy::print_stdout, reason = "figures are read from the output")]
 
+mod beside;
 mod daemon;
 mod faults;
 mod grid;
@@ -190,6 +191,18 @@ fn cost_of_an_unchanged_build(world: &World, base: &str) {
     println!("unchanged, the base is {base}: bst {alone:.2?}, bst-sa {ours:.2?}");
     let allowed = alone.mul_f64(1.03) + Duration::from_secs(1);
     figure(&format!("unchanged, the base is {base}: 3 % and a second more at most"), true, ours <= allowed);
+}
+
+/// Takes minutes; only where it is asked for by name.
+#[test]
+fn beside() {
+    let Some(world) = World::new() else { return };
+    beside::run(&world, pairs());
+}
+
+/// How often times are taken, by whoever runs this.
+fn pairs() -> usize {
+    std::env::var("BST_SA_TEST_PAIRS").unwrap().parse().unwrap()
 }
 
 #[test]

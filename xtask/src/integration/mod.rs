@@ -39,6 +39,8 @@ struct Scenario {
     about: &'static str,
     /// It measures time, or needs the whole machine.
     alone: bool,
+    /// It shows times and nothing else, for minutes: only where it is asked for by name.
+    measures: bool,
     /// For everything after the build: servers, processes, checks.
     limit: Duration,
     /// The test targets that it runs.
@@ -246,7 +248,7 @@ fn several(
 
 fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, Failure> {
     if names.is_empty() {
-        return Ok(scenarios::ALL.iter().collect());
+        return Ok(scenarios::ALL.iter().filter(|scenario| !scenario.measures).collect());
     }
     let find = |name: &String| {
         scenarios::ALL.iter().find(|scenario| scenario.name == name).ok_or_else(|| {

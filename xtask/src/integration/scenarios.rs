@@ -21,6 +21,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: GRID,
         about: "elements and their actions are executed by a cluster, which fails now and then",
         alone: false,
+        measures: false,
         limit: Duration::from_secs(900),
         tests: &[project::TEST],
         run: sample_project,
@@ -29,6 +30,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "conformance",
         about: "the conformance suite of cas-client over gRPC to casd",
         alone: false,
+        measures: false,
         limit: Duration::from_secs(180),
         tests: &["conformance_url"],
         run: conformance,
@@ -37,6 +39,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "loop",
         about: "compile, link, change a header, prime, find every action of the rebuild",
         alone: false,
+        measures: false,
         limit: Duration::from_secs(180),
         tests: &["casd_loop"],
         run: closed_loop,
@@ -45,6 +48,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "buildstream",
         about: "what the released BuildStream says of a project, and does with refs that name a record",
         alone: false,
+        measures: false,
         limit: Duration::from_secs(300),
         tests: &["installed"],
         run: buildstream,
@@ -59,11 +63,18 @@ pub(super) const ALL: &[Scenario] = &[
         alone: true,
         ..on_project("overhead", "an unchanged project: what bst-sa build costs beside bst build")
     },
+    Scenario {
+        alone: true,
+        measures: true,
+        limit: Duration::from_secs(1200),
+        ..on_project("beside", "what priming beside a local build costs and gains, by shape and by options")
+    },
     on_project("nothing-breaks", "whatever fails beside the build, the build does not"),
     Scenario {
         name: "by-hand",
         about: "tests/project/verify.sh, as a person would run it",
         alone: false,
+        measures: false,
         limit: Duration::from_secs(240),
         tests: &[],
         run: by_hand,
@@ -75,7 +86,7 @@ const LIMIT: Duration = Duration::from_secs(400);
 
 /// One scenario on the sample project; its test has the same name, with underscores.
 const fn on_project(name: &'static str, about: &'static str) -> Scenario {
-    Scenario { name, about, alone: false, limit: LIMIT, tests: &[project::TEST], run: sample_project }
+    Scenario { name, about, alone: false, measures: false, limit: LIMIT, tests: &[project::TEST], run: sample_project }
 }
 
 /// The suite has more than forty checks; so few that it hardly ran would be no result.
@@ -111,9 +122,9 @@ fn sample_project(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
     command.env("BST_SA_TEST_LOGS", &context.logs);
     command.env("BST_SA_TEST_BST", context.stack.bin.join("bst")).env("BST_SA_TEST_BIN", context.programs.tool()?);
     command.env("BST_SA_TEST_BUILDBOX", &context.stack.buildbox);
+    // They take minutes, and show times on a machine that does other things beside.
+    command.env("BST_SA_TEST_PAIRS", if context.thorough { "5" } else { "0" });
     if let Some(cluster) = context.cluster {
-        // They take minutes, and show times on a machine that does other things beside.
-        command.env("BST_SA_TEST_PAIRS", if context.thorough { "5" } else { "0" });
         command.env("BST_SA_TEST_BUILDGRID", &cluster.buildgrid).env("BST_SA_TEST_POSTGRES", &cluster.postgres);
     }
     run_test(context, command, figures, |_| Ok(())).map(drop)

@@ -160,7 +160,9 @@ impl LiveBuild {
     fn started(&mut self, element: &ElementRef) -> Vec<News> {
         let mut news = Vec::new();
         for row in self.rows.get(element).into_iter().flatten() {
-            self.started.insert(*row);
+            if self.started.insert(*row) && !self.taken.contains_key(row) {
+                news.push(News::Event(Event::BuildStarted { element: self.elements[*row].name.clone() }));
+            }
             news.extend(self.pulled.remove(row).map(News::Built));
         }
         news
@@ -265,6 +267,8 @@ mod tests {
     fn an_element_that_was_built_is_news_once() {
         let cache = Cache::new();
         let mut live = build(&cache);
+        let begun = News::Event(Event::BuildStarted { element: "lib.bst".into() });
+        assert_eq!(live.take(&started("lib.bst")), [begun]);
         assert_eq!(live.take(&started("lib.bst")), []);
         let reached = News::Event(Event::BuildReached { element: "lib.bst".into() });
         assert_eq!(live.take(&Sighting::Running(ElementRef::new("demo", "lib.bst").unwrap())), [reached]);

@@ -2,6 +2,7 @@
 
 use overlay::TreeKind;
 use reapi_proto::Digest;
+use tokio::time::Instant;
 
 use super::Priming;
 use super::runs::{Run, Stage};
@@ -21,6 +22,7 @@ impl Priming {
             _ if self.cancelled => {}
             Event::SourcesAvailable { element, root } => self.tree_available(&element, TreeKind::Sources, root),
             Event::ArtifactAvailable { element, root } => self.tree_available(&element, TreeKind::Artifact, root),
+            Event::BuildStarted { element } => self.build_started(&element),
             Event::BuildReached { element } => self.build_reached(&element),
             Event::Requested { action } => self.requested(action),
             Event::Cancel => self.cancel(),
@@ -36,23 +38,37 @@ impl Priming {
         self.learn_root(owner, kind, root);
     }
 
+    fn build_started(&mut self, element: &str) {
+        let owner = self.tables.owner(element);
+        self.tables[owner].started.get_or_insert_with(Instant::now);
+    }
+
     fn build_reached(&mut self, element: &str) {
         let owner = self.tables.owner(element);
         let known = std::mem::replace(&mut self.tables[owner].reached, true);
+        if let Some(started) = self.tables[owner].started.filter(|_| !known) {
+            self.setting_up = started.elapsed();
+        }
         if known || self.options.when_reached == WhenReached::GoOn {
             return;
         }
         for id in self.tables[owner].acts.clone() {
-            let goes_on = self
-                .run_of(id)
-                .is_some_and(|run| run.is_over() || run.running.as_ref().is_some_and(|running| !running.is_queued()));
-            let skip = || Skip::new(SkipKind::BuildReached, format!("the build reached {element} first"));
-            match &self.tables[id].state {
-                State::Waiting | State::Preparing => self.give_up(id, skip()),
-                State::Adapted if !goes_on => self.give_up(id, skip()),
-                State::Unchanged if !goes_on => self.unsubscribe(id),
-                State::Adapted | State::Unchanged | State::Dropped(_) => {}
-            }
+            self.give_way(id);
+        }
+    }
+
+    /// Leaves an action to the build, unless it executes already.
+    pub(super) fn give_way(&mut self, id: ActId) {
+        let goes_on = self
+            .run_of(id)
+            .is_some_and(|run| run.is_over() || run.running.as_ref().is_some_and(|running| !running.is_queued()));
+        let element = &self.tables[self.tables[id].owner].name;
+        let skip = || Skip::new(SkipKind::BuildReached, format!("the build reached {element} first"));
+        match &self.tables[id].state {
+            State::Waiting | State::Preparing => self.give_up(id, skip()),
+            State::Adapted if !goes_on => self.give_up(id, skip()),
+            State::Unchanged if !goes_on => self.unsubscribe(id),
+            State::Adapted | State::Unchanged | State::Dropped(_) => {}
         }
     }
 

@@ -24,6 +24,7 @@ mod window;
 mod workshop;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -261,6 +262,8 @@ struct Priming {
     inspector: Inspector,
     asks: FxHashMap<ActId, Ask>,
     learning: Learning,
+    /// What passed between the build's beginning with an element and its commands, for the last one that it reached.
+    setting_up: Duration,
     /// Every message and directory that adapting made.
     made: FxHashMap<Digest, Bytes>,
     /// The files among them.
@@ -305,6 +308,7 @@ impl Priming {
             inspector: Inspector::default(),
             asks: FxHashMap::default(),
             learning: Learning::default(),
+            setting_up: order::ELEMENT,
             made: FxHashMap::default(),
             made_files: FxHashSet::default(),
             runs: Runs::default(),

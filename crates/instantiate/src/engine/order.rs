@@ -15,7 +15,7 @@ const UNKNOWN: Duration = Duration::from_millis(1);
 
 /// What the build of an element takes besides its actions, staging above all: about this long for BuildStream, whatever
 /// the element. Counts for elements that would otherwise be built at once.
-const ELEMENT: Duration = Duration::from_secs(1);
+pub(super) const ELEMENT: Duration = Duration::from_secs(1);
 
 /// Chains of more actions than this within one element are not told apart.
 /// Compile, archive and link make three.

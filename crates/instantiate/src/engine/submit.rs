@@ -21,7 +21,7 @@ use super::runs::{Ended, Run, Running, Stage};
 use super::task::{Done, News, restore, upload};
 use super::window::LONGEST_GRANTED;
 use crate::observer::ActionStep;
-use crate::options::{Budget, Completion};
+use crate::options::{Budget, Completion, WhenReached};
 use crate::skip::{Skip, SkipKind};
 
 /// Actions uploaded at a time: enough for full batches of small blobs, few
@@ -251,6 +251,13 @@ impl Priming {
                 self.lay_aside(digest);
                 continue;
             }
+            if self.comes_too_late(&digest) {
+                for id in self.runs.table.get(&digest).map(|run| run.acts.clone()).unwrap_or_default() {
+                    self.give_way(id);
+                }
+                self.lay_aside(digest);
+                continue;
+            }
             self.set_stage(digest, Stage::Running);
             let Some(run) = self.runs.table.get_mut(&digest) else { continue };
             let priority = self.options.priority.saturating_add(run.place.priority(self.tables.longest));
@@ -271,6 +278,20 @@ impl Priming {
             self.progress.running += 1;
             self.show(&digest, ActionStep::Submitted);
         }
+    }
+
+    /// Whether the build will ask for it before it is done: whatever wants it is being set up, which takes less time.
+    fn comes_too_late(&self, digest: &Digest) -> bool {
+        let Some(run) = self.runs.table.get(digest) else { return false };
+        self.options.when_reached == WhenReached::GiveWay
+            && run.askers.is_empty()
+            && run.acts.iter().all(|id| {
+                let act = &self.tables[*id];
+                let owner = &self.tables[act.owner];
+                let started = owner.started.filter(|_| !owner.reached);
+                let left = started.map(|started| self.setting_up.saturating_sub(started.elapsed()));
+                left.is_some_and(|left| act.duration.is_some_and(|duration| duration > left))
+            })
     }
 
     /// The service has said something about a run.

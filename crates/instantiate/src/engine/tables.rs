@@ -8,6 +8,7 @@ use overlay::graph::Graph;
 use overlay::{ActionId, Adaptation, ElementId, Now, Origin, OriginId, Record, TreeKind};
 use reapi_proto::Digest;
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use crate::lookup::{Fit, Loaded, Outside};
 use crate::skip::Skip;
@@ -59,6 +60,8 @@ pub(super) struct Owner {
     pub(super) ahead: Duration,
     pub(super) sources: Option<Digest>,
     pub(super) artifact: Option<Digest>,
+    /// Since when the build sets it up.
+    pub(super) started: Option<Instant>,
     /// The build works on it.
     pub(super) reached: bool,
     /// The records with origins in it, and what they call it.
@@ -244,6 +247,7 @@ impl Tables {
             ahead: Duration::ZERO,
             sources: None,
             artifact: None,
+            started: None,
             reached: false,
             mentions: Vec::new(),
             acts: Vec::new(),

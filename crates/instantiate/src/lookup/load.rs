@@ -45,11 +45,13 @@ pub(super) async fn load(
             return elements.iter().map(|_| Err(skip.clone())).collect();
         }
     };
-    let messages = read(blobs, candidates.iter().flatten().map(|c| c.message)).await;
+    let unread = candidates.iter().flatten().map(|candidate| candidate.message);
+    let messages = read(blobs, unread.filter(|message| index.decoded(message).is_none())).await;
     let mut chosen: Vec<Result<Chosen, Skip>> = Vec::with_capacity(elements.len());
     for (i, element) in elements.iter().enumerate() {
         let candidates = candidates.get(i).map_or(&[][..], Vec::as_slice);
-        chosen.push(choose(element, candidates, &messages, lookup, blobs.digest_function()));
+        let found = Found { index, messages: &messages, lookup, function: blobs.digest_function() };
+        chosen.push(choose(element, candidates, &found));
     }
     let trees = read_reference_trees(blobs, &chosen).await;
     let loaded = elements.iter().zip(chosen).map(|(element, chosen)| {
@@ -71,18 +73,21 @@ enum Chosen {
     Reference(ReferenceRecord, Fit),
 }
 
-/// The first candidate that can be read and fits; else the first one from which
-/// something can be learned while the build goes on, or why the first one does not fit.
-fn choose(
-    element: &Element,
-    candidates: &[Candidate],
-    messages: &Messages,
+/// What candidates are judged by.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    index: &'a dyn RecordIndex,
+    messages: &'a Messages,
     lookup: Lookup,
     function: DigestFunction,
-) -> Result<Chosen, Skip> {
+}
+
+/// The first candidate that can be read and fits; else the first one from which
+/// something can be learned while the build goes on, or why the first one does not fit.
+fn choose(element: &Element, candidates: &[Candidate], found: &Found<'_>) -> Result<Chosen, Skip> {
     let (mut refusal, mut learnable) = (None, None);
     for Candidate { message, weak_key } in candidates {
-        match open(element, message, weak_key.as_deref(), messages, lookup, function) {
+        match open(element, message, weak_key.as_deref(), found) {
             Ok(chosen @ Chosen::Ready(_, Fit::Refused(_))) => learnable = learnable.or(Some(chosen)),
             Ok(chosen) => return Ok(chosen),
             Err(skip) => refusal = refusal.or(Some(skip)),
@@ -94,23 +99,12 @@ fn choose(
     Err(refusal.unwrap_or_else(|| Skip::new(SkipKind::NoRecord, "nothing is recorded for the element")))
 }
 
-fn open(
-    element: &Element,
-    message: &Digest,
-    weak_key: Option<&str>,
-    messages: &Messages,
-    lookup: Lookup,
-    function: DigestFunction,
-) -> Result<Chosen, Skip> {
+fn open(element: &Element, message: &Digest, weak_key: Option<&str>, found: &Found<'_>) -> Result<Chosen, Skip> {
+    let Found { index, messages, lookup, function } = *found;
     if message.size_bytes() > MAX_MESSAGE_BYTES {
         let reason = format!("the record {message} is larger than {MAX_MESSAGE_BYTES} bytes, the limit for a message");
         return Err(Skip::new(SkipKind::Malformed, reason));
     }
-    let bytes = match messages.get(message) {
-        Some(Ok(bytes)) => bytes,
-        Some(Err(error)) => return Err(unreadable(error)),
-        None => return Err(Skip::new(SkipKind::Service, "the store did not answer for the record")),
-    };
     let malformed = |reason: String| Skip::new(SkipKind::Malformed, format!("the record cannot be used: {reason}"));
     let judge = |recorded: Option<&str>, sources: Option<Digest>, configuration: Option<&str>| match Fit::judge(
         lookup,
@@ -122,16 +116,25 @@ fn open(
         Fit::Refused(skip) if lookup == Lookup::Weak || sources.is_none() => Err(skip),
         fit => Ok(fit),
     };
-    match decode(bytes).map_err(|e| malformed(e.to_string()))? {
-        Stored::Compact(record) => {
+    let stored = match (index.decoded(message), messages.get(message)) {
+        (Some(record), _) => Ok(record),
+        (None, Some(Ok(bytes))) => match decode(bytes).map_err(|e| malformed(e.to_string()))? {
+            Stored::Compact(record) => Ok(Arc::from(record)),
+            Stored::Reference(reference) => Err(reference),
+        },
+        (None, Some(Err(error))) => return Err(unreadable(error)),
+        (None, None) => return Err(Skip::new(SkipKind::Service, "the store did not answer for the record")),
+    };
+    match stored {
+        Ok(record) => {
             if record.digest_function != function {
                 return Err(malformed(format!("its digests are {}, the store's {function}", record.digest_function)));
             }
             let sources = record.elements.first().and_then(|own| own.sources);
             let fit = judge(record.weak_key.as_deref(), sources, record.configuration.as_deref())?;
-            Ok(Chosen::Ready(Arc::from(record), fit))
+            Ok(Chosen::Ready(record, fit))
         }
-        Stored::Reference(reference) => {
+        Err(reference) => {
             if let Some(foreign) = reference.actions.iter().find(|a| a.base.function() != function) {
                 return Err(malformed(format!("it has {} digests, the store {function}", foreign.base.function())));
             }

@@ -5,8 +5,10 @@ mod load;
 mod needed;
 
 use std::fmt::{Debug, Display};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use overlay::Record;
 use overlay::graph::Element;
 use reapi_proto::Digest;
 
@@ -46,6 +48,12 @@ pub trait RecordIndex: Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// When the index cannot answer; an element without records has an empty list.
     async fn find_records(&self, elements: &[&Element], lookup: Lookup) -> cas_client::Result<Vec<Vec<Candidate>>>;
+
+    /// What this message says, if the index has it decoded: it is not read then. Several runs can share it.
+    fn decoded(&self, message: &Digest) -> Option<Arc<Record>> {
+        let _ = message;
+        None
+    }
 }
 
 /// The records that the graph itself names in `speculative_actions`: at most one per element.
