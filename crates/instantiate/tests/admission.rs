@@ -23,7 +23,7 @@ use reapi_proto::Digest;
 use reapi_proto::v2::{self, ActionResult};
 use support::SHA;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// A service in virtual time.
 #[derive(Clone, Debug)]
@@ -167,28 +167,60 @@ impl Evicted {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_takes_longer_than_setting_up_is_left_to_the_build() {
-    let second = Duration::from_secs(1);
-    let project = Evicted::new(NO_TIME, second)
-        .element("first.bst", &[], &[0, 5])
-        .element("second.bst", &[], &[2, 9])
-        .element("later.bst", &[], &[20, 19, 18]);
+/// Primes one action a second while a build goes on: it has begun with the first element, and tells the rest later.
+async fn prime_beside(project: &Evicted, first: &str, later: &[(u64, Event)]) -> Report {
     let (events, receiver) = unbounded_channel();
-    let started = |element: &str| events.send(Event::BuildStarted { element: element.to_owned() }).unwrap();
-    started("first.bst");
+    events.send(Event::BuildStarted { element: first.to_owned() }).unwrap();
     let script = async {
-        // The third of the later ones runs. The next to be set up has so long, too.
-        sleep(Duration::from_millis(2700)).await;
-        events.send(Event::BuildReached { element: "first.bst".to_owned() }).unwrap();
-        started("second.bst");
-        sleep(second * 60).await;
+        let began = Instant::now();
+        for (milliseconds, event) in later {
+            sleep_until(began + Duration::from_millis(*milliseconds)).await;
+            events.send(event.clone()).unwrap();
+        }
+        sleep(Duration::from_secs(60)).await;
         events.send(Event::Cancel).unwrap();
     };
     let (report, ()) = tokio::join!(project.engine(1).run(receiver), script);
-    assert_eq!(report.unwrap().totals.executed, 4);
-    let expected = ["later.bst 0", "later.bst 1", "later.bst 2", "second.bst 0"];
+    report.unwrap()
+}
+
+fn started(element: &str) -> Event {
+    Event::BuildStarted { element: element.to_owned() }
+}
+
+fn reached(element: &str) -> Event {
+    Event::BuildReached { element: element.to_owned() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_longer_than_setting_up_is_left_to_the_build() {
+    let project = Evicted::new(NO_TIME, Duration::from_secs(1))
+        .element("first.bst", &[], &[0, 5])
+        .element("second.bst", &[], &[2, 9])
+        .element("far.bst", &[], &[20, 19, 18, 17, 16]);
+    // While the last of the far ones runs: setting up takes 4.7 seconds.
+    let report =
+        prime_beside(&project, "first.bst", &[(4700, reached("first.bst")), (4700, started("second.bst"))]).await;
+    let expected = ["far.bst 0", "far.bst 1", "far.bst 2", "far.bst 3", "far.bst 4", "second.bst 0"];
     assert_eq!(project.order(), expected);
+    assert_eq!(report.totals.executed, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_build_comes_to_before_it_is_done_is_left_to_it() {
+    let project = Evicted::new(NO_TIME, Duration::from_secs(1))
+        .element("base.bst", &[], &[3])
+        .element("top.bst", &["base.bst"], &[0, 8])
+        .element("aside.bst", &["base.bst", "slow.bst"], &[7])
+        .element("slow.bst", &[], &[2])
+        .element("far.bst", &[], &[20, 19, 18, 17, 16]);
+    // Setting up takes 2.7 seconds, and what is below `top.bst` is built 3 seconds later.
+    prime_beside(&project, "base.bst", &[(2700, reached("base.bst"))]).await;
+    let order = project.order();
+    assert!(!order.contains(&"base.bst 0") && !order.contains(&"top.bst 1"), "{order:?}");
+    assert!(order.contains(&"top.bst 0"), "{order:?}");
+    // Nobody knows when the build begins with what is also below it.
+    assert!(order.contains(&"aside.bst 0") && order.contains(&"slow.bst 0"), "{order:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -116,6 +116,26 @@ impl LiveBuild {
         })
     }
 
+    /// The elements that a build begins with: nothing that runs actions has to be built before. By name, in the order
+    /// of the project.
+    #[must_use]
+    pub fn first(&self) -> Vec<String> {
+        let Ok(graph) = self.graph() else { return Vec::new() };
+        let mut first = Vec::new();
+        // Dependencies come first.
+        let mut awaited: FxHashSet<&str> = FxHashSet::default();
+        for element in graph.elements().filter(|element| element.cached != Some(true)) {
+            let waits = element.build_deps.iter().flatten().any(|below| awaited.contains(below.as_str()));
+            if !waits {
+                first.push(element.name.clone());
+            }
+            if waits || element.speculative_actions.is_some() {
+                awaited.insert(&element.name);
+            }
+        }
+        first
+    }
+
     /// Notes the record of an element that was built.
     pub fn recorded(&mut self, element: &str, record: Digest) {
         if let Some(element) = self.elements.iter_mut().find(|e| e.name == element) {
@@ -285,6 +305,21 @@ mod tests {
 
         live.recorded("lib.bst", sha("record"));
         assert_eq!(live.graph().unwrap().get("lib.bst").unwrap().speculative_actions, Some(sha("record")));
+    }
+
+    #[test]
+    fn a_build_begins_where_no_recorded_actions_are_in_between() {
+        let cache = Cache::new();
+        let elements = [("lib.bst", '1', &[][..]), ("mid.bst", '2', &["lib.bst"]), ("app.bst", '3', &["mid.bst"])];
+        let mut live = LiveBuild::new(&introspection(cache.path(), &elements));
+        // None of them has anything to run, as far as is known.
+        assert_eq!(live.first(), ["lib.bst", "mid.bst", "app.bst"]);
+        live.recorded("mid.bst", sha("record"));
+        assert_eq!(live.first(), ["lib.bst", "mid.bst"]);
+        live.recorded("lib.bst", sha("record"));
+        assert_eq!(live.first(), ["lib.bst"]);
+        live.elements[0].cached = Some(true);
+        assert_eq!(live.first(), ["mid.bst"]);
     }
 
     #[test]

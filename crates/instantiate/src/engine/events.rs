@@ -1,12 +1,14 @@
 //! What the build does meanwhile.
 
+use std::time::Duration;
+
 use overlay::TreeKind;
 use reapi_proto::Digest;
 use tokio::time::Instant;
 
 use super::Priming;
 use super::runs::{Run, Stage};
-use super::tables::{ActId, State};
+use super::tables::{ActId, OwnerId, State};
 use super::task::Tasks;
 use crate::event::Event;
 use crate::options::WhenReached;
@@ -46,8 +48,8 @@ impl Priming {
     fn build_reached(&mut self, element: &str) {
         let owner = self.tables.owner(element);
         let known = std::mem::replace(&mut self.tables[owner].reached, true);
-        if let Some(started) = self.tables[owner].started.filter(|_| !known) {
-            self.setting_up = started.elapsed();
+        if !known {
+            self.foresee(owner);
         }
         if known || self.options.when_reached == WhenReached::GoOn {
             return;
@@ -55,6 +57,35 @@ impl Priming {
         for id in self.tables[owner].acts.clone() {
             self.give_way(id);
         }
+    }
+
+    /// What follows for the elements above from the build's having reached one.
+    fn foresee(&mut self, owner: OwnerId) {
+        if let Some(started) = self.tables[owner].started {
+            self.setting_up = started.elapsed();
+        }
+        let left = self.tables[owner].acts.iter().filter(|id| !self.run_of(**id).is_some_and(Run::is_over));
+        let left: Duration = left.filter_map(|id| self.tables[*id].duration).sum();
+        // The build has as many processors as priming.
+        let at_once = u32::try_from(self.options.jobs).unwrap_or(u32::MAX).max(1);
+        self.tables[owner].done = Instant::now().checked_add(left / at_once);
+    }
+
+    /// When the build will run the commands of an element, if that is not far away: it is set up, or everything below
+    /// it is being built.
+    pub(super) fn expected(&self, owner: OwnerId) -> Option<Instant> {
+        let owner = &self.tables[owner];
+        let below = || {
+            let mut done = None;
+            for below in &owner.build_deps {
+                let below = &self.tables[*below];
+                if below.artifact.is_none() && !below.acts.is_empty() {
+                    done = done.max(Some(below.done?));
+                }
+            }
+            done
+        };
+        owner.started.or_else(below)?.checked_add(self.setting_up)
     }
 
     /// Leaves an action to the build, unless it executes already.
@@ -73,7 +104,7 @@ impl Priming {
     }
 
     fn run_of(&self, id: ActId) -> Option<&Run> {
-        self.runs.table.get(&self.tables[id].run?)
+        self.runs.table.get(&&self.tables[id].run()?)
     }
 
     fn cancel(&mut self) {

@@ -1,10 +1,12 @@
 //! Which action first: the one that the longest chain of others waits for.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use overlay::graph::Graph;
 use overlay::{Below, Input, InputId, Origin};
+use reapi_proto::Digest;
 use rustc_hash::FxHashMap;
 
 use super::tables::{Act, ActId, OwnerId, Row, RowId, Tables};
@@ -34,10 +36,39 @@ const MAX_PASSES: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
     remaining: Reverse<Duration>,
-    rank: usize,
+    rank: u32,
     after_probes: bool,
-    last_first: Reverse<usize>,
+    last_first: Reverse<u32>,
     act: ActId,
+}
+
+/// Runs, the one first whose place is first. Gives back what room it does not need any more.
+#[derive(Default)]
+pub(super) struct Queue(BinaryHeap<Reverse<(Place, Digest)>>);
+
+/// Room that is not worth giving back.
+const LITTLE_ROOM: usize = 1024;
+
+impl Queue {
+    pub(super) fn push(&mut self, place: Place, run: Digest) {
+        self.0.push(Reverse((place, run)));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Digest> {
+        let Reverse((_, run)) = self.0.pop()?;
+        if self.0.capacity() > LITTLE_ROOM && self.0.len() < self.0.capacity() / 4 {
+            self.0.shrink_to(self.0.len() * 2);
+        }
+        Some(run)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Place {
@@ -48,7 +79,7 @@ impl Place {
             () if learned => tables[owner].behind,
             () => critical,
         };
-        let last_first = if learned { act.index() } else { 0 };
+        let last_first = if learned { u32::try_from(act.index()).unwrap_or(u32::MAX) } else { 0 };
         Self {
             remaining: Reverse(remaining),
             rank: tables[owner].rank,

@@ -3,8 +3,6 @@
 //! A run is named by its Action's digest, so that whatever number of recorded
 //! actions come out as the same action, it is looked up and submitted once.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use cas_client::{ExecutionStage, Lookup, Output, outputs};
@@ -16,9 +14,9 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::Priming;
-use super::order::Place;
+use super::order::{Place, Queue};
 use super::outputs::Outputs;
-use super::tables::{ActId, State, Told};
+use super::tables::{ActId, State, Subscribed, Told};
 use super::task::{Done, Fetched, fetch, look_up_results};
 use super::window::Ticket;
 use super::workshop::do_not_cache;
@@ -60,7 +58,7 @@ pub(super) struct Run {
     pub(super) refusals: u32,
     pub(super) running: Option<Box<Running>>,
     /// Why it gives no result.
-    pub(super) refusal: Option<Skip>,
+    pub(super) refusal: Option<Box<Skip>>,
     outputs: Option<Arc<Outputs>>,
 }
 
@@ -135,8 +133,8 @@ impl Running {
 #[derive(Default)]
 pub(super) struct Runs {
     pub(super) table: FxHashMap<Digest, Run>,
-    /// The one first whose place is first: what is looked up late is executed late.
-    check: BinaryHeap<Reverse<(Place, Digest)>>,
+    /// In the order of execution: what is looked up late is executed late.
+    check: Queue,
     checking: bool,
     bases: Vec<Digest>,
     verify: Vec<Digest>,
@@ -209,7 +207,8 @@ impl Priming {
         if run.stage == Stage::Idle {
             self.check(digest);
         }
-        self.tables[id].run = Some(digest);
+        let act = &mut self.tables[id];
+        act.subscribed = if digest == act.base { Subscribed::Base } else { Subscribed::Adapted };
         self.catch_up(id, digest);
     }
 
@@ -217,7 +216,7 @@ impl Priming {
     pub(super) fn check(&mut self, digest: Digest) {
         self.set_stage(digest, Stage::Check);
         if let Some(run) = self.runs.table.get(&digest) {
-            self.runs.check.push(Reverse((run.place, digest)));
+            self.runs.check.push(run.place, digest);
         }
         self.show(&digest, ActionStep::Wanted);
     }
@@ -226,14 +225,15 @@ impl Priming {
     pub(super) fn catch_up(&mut self, id: ActId, digest: Digest) {
         let adapted = self.tables[id].state == State::Adapted;
         match self.runs.table.get(&digest).and_then(|run| run.refusal.clone()).filter(|_| adapted) {
-            Some(skip) => self.give_up(id, skip),
+            Some(skip) => self.give_up(id, *skip),
             None => self.deliver(digest, Some(id)),
         }
     }
 
     /// An action does not want its run's result any more.
     pub(super) fn unsubscribe(&mut self, id: ActId) {
-        let Some(digest) = self.tables[id].run.take() else { return };
+        let Some(digest) = self.tables[id].run() else { return };
+        self.tables[id].subscribed = Subscribed::No;
         let Some(run) = self.runs.table.get_mut(&digest) else { return };
         run.acts.retain(|act| *act != id);
         if !self.is_wanted(&digest) {
@@ -243,7 +243,7 @@ impl Priming {
 
     /// Keeps the connection to a run that is over, for the report.
     pub(super) fn unsubscribe_unless_done(&mut self, id: ActId) {
-        let run = self.tables[id].run.and_then(|digest| self.runs.table.get(&digest));
+        let run = self.tables[id].run().and_then(|digest| self.runs.table.get(&digest));
         if run.is_some_and(|run| !run.is_over()) {
             self.unsubscribe(id);
         }
@@ -257,7 +257,7 @@ impl Priming {
             self.tasks.push(async move { Done::Bases(fetch(blobs, needs).await) });
         }
         if !self.runs.checking {
-            let due = self.due(|runs| runs.check.pop().map(|Reverse((_, digest))| digest), &Stage::Check);
+            let due = self.due(|runs| runs.check.pop(), &Stage::Check);
             if !due.is_empty() {
                 self.count_lookups(due.len());
                 self.runs.checking = true;
@@ -434,7 +434,7 @@ impl Priming {
         let tried = matches!(skip.kind, SkipKind::Service | SkipKind::MissingInputs | SkipKind::BaseMissing);
         self.end(digest, if tried { Ended::Failed(skip.reason.clone()) } else { Ended::Skipped });
         let Some(run) = self.runs.table.get_mut(&digest) else { return };
-        run.refusal = Some(skip.clone());
+        run.refusal = Some(Box::new(skip.clone()));
         for act in run.acts.clone() {
             if self.tables[act].state == State::Adapted {
                 self.give_up(act, skip.clone());

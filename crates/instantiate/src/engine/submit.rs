@@ -1,7 +1,5 @@
 //! Getting actions executed: what is allowed, what has to be uploaded for it, and what the service says.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +14,7 @@ use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
 use super::Priming;
-use super::order::Place;
+use super::order::Queue;
 use super::runs::{Ended, Run, Running, Stage};
 use super::task::{Done, News, restore, upload};
 use super::window::LONGEST_GRANTED;
@@ -39,10 +37,10 @@ const MAX_REFUSALS: u32 = 8;
 #[derive(Default)]
 pub(super) struct Submissions {
     /// Not uploaded.
-    admit: BinaryHeap<Reverse<(Place, Digest)>>,
+    admit: Queue,
     uploading: bool,
     /// Uploaded.
-    ready: BinaryHeap<Reverse<(Place, Digest)>>,
+    ready: Queue,
     /// Blobs of ours that the store has.
     stored: FxHashSet<Digest>,
     spent: Spent,
@@ -57,6 +55,9 @@ struct Spent {
     work: Duration,
     upload_bytes: u64,
 }
+
+/// How many times as long an action takes while the build wants the same processors.
+const BESIDE_A_BUILD: u32 = 2;
 
 impl Spent {
     /// What is spent with this in addition; `None` if the budget does not allow it.
@@ -76,7 +77,7 @@ impl Priming {
     pub(super) fn admit(&mut self, digest: Digest) {
         self.set_stage(digest, Stage::Admit);
         if let Some(run) = self.runs.table.get(&digest) {
-            self.submissions.admit.push(Reverse((run.place, digest)));
+            self.submissions.admit.push(run.place, digest);
         }
     }
 
@@ -88,7 +89,7 @@ impl Priming {
         }
         let (mut runs, mut blobs) = (Vec::new(), FxHashSet::default());
         while runs.len() < UPLOAD_BATCH {
-            let Some(Reverse((_, digest))) = self.submissions.admit.pop() else { break };
+            let Some(digest) = self.submissions.admit.pop() else { break };
             let wanted = self.is_wanted(&digest);
             let Some(run) = self.runs.table.get(&digest).filter(|run| run.stage == Stage::Admit) else { continue };
             if !wanted {
@@ -152,7 +153,7 @@ impl Priming {
     fn make_ready(&mut self, digest: Digest) {
         self.set_stage(digest, Stage::Submit);
         if let Some(run) = self.runs.table.get(&digest) {
-            self.submissions.ready.push(Reverse((run.place, digest)));
+            self.submissions.ready.push(run.place, digest);
         }
     }
 
@@ -242,7 +243,7 @@ impl Priming {
             return;
         }
         while self.progress.running < self.window.size() as u64 {
-            let Some(Reverse((_, digest))) = self.submissions.ready.pop() else { break };
+            let Some(digest) = self.submissions.ready.pop() else { break };
             let wanted = self.is_wanted(&digest);
             if self.runs.table.get(&digest).is_none_or(|run| run.stage != Stage::Submit) {
                 continue;
@@ -251,7 +252,7 @@ impl Priming {
                 self.lay_aside(digest);
                 continue;
             }
-            if self.comes_too_late(&digest) {
+            if self.comes_too_late(&digest, now) {
                 for id in self.runs.table.get(&digest).map(|run| run.acts.clone()).unwrap_or_default() {
                     self.give_way(id);
                 }
@@ -280,17 +281,17 @@ impl Priming {
         }
     }
 
-    /// Whether the build will ask for it before it is done: whatever wants it is being set up, which takes less time.
-    fn comes_too_late(&self, digest: &Digest) -> bool {
+    /// Whether the build will ask for it, and execute it as well, before it is done.
+    fn comes_too_late(&self, digest: &Digest, now: Instant) -> bool {
         let Some(run) = self.runs.table.get(digest) else { return false };
         self.options.when_reached == WhenReached::GiveWay
             && run.askers.is_empty()
             && run.acts.iter().all(|id| {
                 let act = &self.tables[*id];
-                let owner = &self.tables[act.owner];
-                let started = owner.started.filter(|_| !owner.reached);
-                let left = started.map(|started| self.setting_up.saturating_sub(started.elapsed()));
-                left.is_some_and(|left| act.duration.is_some_and(|duration| duration > left))
+                let expected = self.expected(act.owner).filter(|_| !self.tables[act.owner].reached);
+                let left = expected.map(|expected| expected.saturating_duration_since(now));
+                let takes = |duration: Duration| duration.saturating_mul(BESIDE_A_BUILD);
+                left.is_some_and(|left| act.duration.is_some_and(|duration| takes(duration) > left))
             })
     }
 

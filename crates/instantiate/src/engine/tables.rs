@@ -17,18 +17,29 @@ macro_rules! rows {
     ($($(#[$doc:meta])* $id:ident of $row:ident in $table:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub(super) struct $id(usize);
+        pub(super) struct $id(u32);
+
+        impl $id {
+            /// The id of what comes after so many. No machine has room for more than it can tell apart.
+            fn after(count: usize) -> Self {
+                Self(u32::try_from(count).unwrap_or(u32::MAX))
+            }
+
+            pub(super) fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
 
         impl std::ops::Index<$id> for Tables {
             type Output = $row;
             fn index(&self, id: $id) -> &$row {
-                &self.$table[id.0]
+                &self.$table[id.index()]
             }
         }
 
         impl std::ops::IndexMut<$id> for Tables {
             fn index_mut(&mut self, id: $id) -> &mut $row {
-                &mut self.$table[id.0]
+                &mut self.$table[id.index()]
             }
         }
     )*};
@@ -43,25 +54,23 @@ rows! {
     ActId of Act in acts;
 }
 
-impl ActId {
-    pub(super) fn index(self) -> usize {
-        self.0
-    }
-}
-
 /// An element that the graph or a record knows.
 #[derive(Debug)]
 pub(super) struct Owner {
     pub(super) name: String,
     /// Position in topological order; elements outside of the graph come last.
-    pub(super) rank: usize,
+    pub(super) rank: u32,
     /// The longest recorded path that begins when the element is built, and when its build begins.
     pub(super) behind: Duration,
     pub(super) ahead: Duration,
     pub(super) sources: Option<Digest>,
     pub(super) artifact: Option<Digest>,
+    /// What it builds against directly.
+    pub(super) build_deps: Vec<OwnerId>,
     /// Since when the build sets it up.
     pub(super) started: Option<Instant>,
+    /// When the build is done with it, as far as its recorded actions tell.
+    pub(super) done: Option<Instant>,
     /// The build works on it.
     pub(super) reached: bool,
     /// The records with origins in it, and what they call it.
@@ -151,15 +160,33 @@ pub(super) struct Act {
     pub(super) waits: Option<String>,
     /// What its consumers were told.
     pub(super) told: Told,
-    /// The run that it subscribes to.
-    pub(super) run: Option<Digest>,
+    pub(super) subscribed: Subscribed,
     /// Its last adaptation.
     pub(super) adapted: Option<Digest>,
     /// How often it was adapted to something new.
     pub(super) adaptations: u32,
 }
 
+/// The run that an action subscribes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Subscribed {
+    No,
+    /// That of the action as recorded.
+    Base,
+    /// That of its last adaptation.
+    Adapted,
+}
+
 impl Act {
+    /// The run that it subscribes to.
+    pub(super) fn run(&self) -> Option<Digest> {
+        match self.subscribed {
+            Subscribed::No => None,
+            Subscribed::Base => Some(self.base),
+            Subscribed::Adapted => self.adapted,
+        }
+    }
+
     /// Whether it is known to compile.
     pub(super) fn compiles(&self) -> bool {
         self.compiles == Some(true)
@@ -214,6 +241,9 @@ impl Tables {
         for element in graph.elements() {
             let id = tables.owner(&element.name);
             tables[id].rank = id.0;
+            // Dependencies come first in the graph.
+            let known = element.build_deps.iter().flatten().filter_map(|below| tables.names.get(below).copied());
+            tables[id].build_deps = known.collect();
         }
         for (name, loaded) in records {
             tables.add_record(graph, name, loaded);
@@ -226,11 +256,11 @@ impl Tables {
     }
 
     pub(super) fn act_ids(&self) -> impl Iterator<Item = ActId> + use<> {
-        (0..self.acts.len()).map(ActId)
+        (0..self.acts.len()).map(ActId::after)
     }
 
     pub(super) fn row_ids(&self) -> impl Iterator<Item = RowId> + use<> {
-        (0..self.rows.len()).map(RowId)
+        (0..self.rows.len()).map(RowId::after)
     }
 
     /// The element of a name, made known if it is not.
@@ -238,16 +268,18 @@ impl Tables {
         if let Some(id) = self.names.get(name) {
             return *id;
         }
-        let id = OwnerId(self.owners.len());
+        let id = OwnerId::after(self.owners.len());
         self.names.insert(name.to_owned(), id);
         self.owners.push(Owner {
             name: name.to_owned(),
-            rank: usize::MAX,
+            rank: u32::MAX,
             behind: Duration::ZERO,
             ahead: Duration::ZERO,
             sources: None,
             artifact: None,
+            build_deps: Vec::new(),
             started: None,
+            done: None,
             reached: false,
             mentions: Vec::new(),
             acts: Vec::new(),
@@ -261,7 +293,7 @@ impl Tables {
         let platforms: Vec<Vec<&str>> =
             platforms.iter().map(|platform| platform.iter().map(|element| element.name.as_str()).collect()).collect();
         let record = &loaded.record.with_platforms(&platforms).map_or_else(|| Arc::clone(&loaded.record), Arc::new);
-        let row = RowId(self.rows.len());
+        let row = RowId::after(self.rows.len());
         let mut elements = Vec::with_capacity(record.elements.len());
         for element in record.element_ids() {
             let owner = match element {
@@ -316,7 +348,7 @@ impl Tables {
                     if copies && self[row].outside(action.element).is_settled() {
                         continue;
                     }
-                    let act = ActId(self.acts.len());
+                    let act = ActId::after(self.acts.len());
                     known.insert((owner, action.base), act);
                     self[row].acts[id.index()] = Some(act);
                     self[owner].acts.push(act);
@@ -335,7 +367,7 @@ impl Tables {
                         learned: false,
                         waits: None,
                         told: Told::Nothing,
-                        run: None,
+                        subscribed: Subscribed::No,
                         adapted: None,
                         adaptations: 0,
                     });

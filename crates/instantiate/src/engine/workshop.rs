@@ -433,7 +433,7 @@ impl Priming {
             self.keep(id);
             return Ok(());
         }
-        if act.adapted == Some(digest) && act.run == Some(digest) {
+        if act.adapted == Some(digest) && act.run() == Some(digest) {
             self.set_state(id, State::Adapted);
             self.catch_up(id, digest);
             return Ok(());

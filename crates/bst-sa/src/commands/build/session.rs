@@ -200,6 +200,10 @@ impl Session {
         };
         match std::mem::replace(&mut self.priming, Priming::Off(String::new())) {
             Priming::Waiting(receiver) => {
+                for element in self.live.first() {
+                    // The engine that listens is about to be started.
+                    let _ = self.events.send(Event::BuildStarted { element });
+                }
                 let usual = services::options(Some(&self.project), &self.plan.connect);
                 let jobs = self.plan.jobs.unwrap_or(usual.jobs);
                 let options = Options { lookup: self.plan.lookup, jobs, ..usual };
