@@ -32,16 +32,19 @@ const SHAPES: [Shape; 3] = [
 const WAYS: [(&str, Option<&[&str]>); 3] =
     [("bst", None), ("default", Some(&[])), ("--jobs 1", Some(&["--jobs", "1"]))];
 
-pub(crate) fn run(world: &World, rounds: usize) {
+/// How often each shape is rebuilt in each way.
+const ROUNDS: usize = 5;
+
+pub(crate) fn run(world: &World) {
     world.archive_base();
     let mut answer = 42;
     println!("{:<8} {:<15} {:>9} {:>7} {:>7} {:>7}", "shape", "way", "median s", "ratio", "primed", "wasted");
     for shape in &SHAPES {
         let top = shape.add_to(world);
         world.build(&top, &[]);
-        let mut times = vec![Vec::with_capacity(rounds); WAYS.len()];
+        let mut times = vec![Vec::with_capacity(ROUNDS); WAYS.len()];
         let (mut primed, mut wasted) = (vec![0; WAYS.len()], vec![0; WAYS.len()]);
-        for _ in 0..rounds {
+        for _ in 0..ROUNDS {
             for (way, (_, options)) in WAYS.iter().enumerate() {
                 let next = answer + 1;
                 world.edit(DEP_H, &answer.to_string(), &next.to_string());
@@ -62,7 +65,7 @@ pub(crate) fn run(world: &World, rounds: usize) {
         let medians: Vec<f64> = times.iter_mut().map(median).collect();
         for (way, (name, _)) in WAYS.iter().enumerate() {
             let (seconds, ratio) = (medians[way], medians[way] / medians[0]);
-            let (primed, wasted) = (primed[way] / rounds, wasted[way] / rounds);
+            let (primed, wasted) = (primed[way] / ROUNDS, wasted[way] / ROUNDS);
             println!("{:<8} {name:<15} {seconds:>9.2} {ratio:>7.2} {primed:>7} {wasted:>7}", shape.name);
         }
         // A machine that is busy otherwise shows little; what it shows is printed.

@@ -197,12 +197,7 @@ fn cost_of_an_unchanged_build(world: &World, base: &str) {
 #[test]
 fn beside() {
     let Some(world) = World::new() else { return };
-    beside::run(&world, pairs());
-}
-
-/// How often times are taken, by whoever runs this.
-fn pairs() -> usize {
-    std::env::var("BST_SA_TEST_PAIRS").unwrap().parse().unwrap()
+    beside::run(&world);
 }
 
 #[test]

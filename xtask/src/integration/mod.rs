@@ -89,7 +89,8 @@ impl Context<'_> {
 /// Prints the names of the scenarios.
 pub(crate) fn list() {
     for scenario in scenarios::ALL {
-        println!("{:<14} {}", scenario.name, scenario.about);
+        let when = if scenario.measures { " (only by name)" } else { "" };
+        println!("{:<14} {}{when}", scenario.name, scenario.about);
     }
 }
 

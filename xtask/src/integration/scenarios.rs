@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::build::build_optimized;
 use super::casd::Casd;
 use super::figures::{self, Figure};
 use super::process::{run_logged, tail, tied};
@@ -120,11 +121,13 @@ fn sample_project(context: &Context<'_>, figures: &mut Vec<Figure>) -> Outcome {
     command.arg("--exact").arg(context.scenario.name.replace('-', "_"));
     command.env("BST_SA_TEST_PROJECT", project).env("BST_SA_TEST_RUNS", context.runs);
     command.env("BST_SA_TEST_LOGS", &context.logs);
-    command.env("BST_SA_TEST_BST", context.stack.bin.join("bst")).env("BST_SA_TEST_BIN", context.programs.tool()?);
+    command.env("BST_SA_TEST_BST", context.stack.bin.join("bst"));
+    let optimized = if context.scenario.measures { Some(build_optimized()?) } else { None };
+    command.env("BST_SA_TEST_BIN", optimized.as_deref().map_or_else(|| context.programs.tool(), Ok)?);
     command.env("BST_SA_TEST_BUILDBOX", &context.stack.buildbox);
-    // They take minutes, and show times on a machine that does other things beside.
-    command.env("BST_SA_TEST_PAIRS", if context.thorough { "5" } else { "0" });
     if let Some(cluster) = context.cluster {
+        // They take minutes, and show times on a machine that does other things beside.
+        command.env("BST_SA_TEST_PAIRS", if context.thorough { "5" } else { "0" });
         command.env("BST_SA_TEST_BUILDGRID", &cluster.buildgrid).env("BST_SA_TEST_POSTGRES", &cluster.postgres);
     }
     run_test(context, command, figures, |_| Ok(())).map(drop)

@@ -94,7 +94,7 @@ impl Priming {
             .run_of(id)
             .is_some_and(|run| run.is_over() || run.running.as_ref().is_some_and(|running| !running.is_queued()));
         let element = &self.tables[self.tables[id].owner].name;
-        let skip = || Skip::new(SkipKind::BuildReached, format!("the build reached {element} first"));
+        let skip = || Skip::new(SkipKind::BuildReached, format!("the build reaches {element} first"));
         match &self.tables[id].state {
             State::Waiting | State::Preparing => self.give_up(id, skip()),
             State::Adapted if !goes_on => self.give_up(id, skip()),
