@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::project::{Project, Work};
 use crate::state::{FUNCTION, output_bytes};
-use crate::store::Store;
+use crate::store::{Key, Store, key};
 
 /// Executes what it is asked to, equal requests once, the lowest priority number first and then in order of arrival.
 ///
@@ -49,7 +49,7 @@ struct State {
     queue: BTreeMap<(i32, u64), Digest>,
     ends: BinaryHeap<Reverse<(Instant, u64, Digest)>>,
     /// What the action cache knows: outputs by action.
-    results: FxHashMap<Digest, Made>,
+    results: FxHashMap<Key, Made>,
     /// Directories that are in the store with all that is below them, by the first bytes of their hashes.
     complete: FxHashSet<u64>,
     operations: FxHashMap<u64, Digest>,
@@ -108,7 +108,7 @@ impl Service {
                 let recorded = &project.recorded[row];
                 let path = project.work.get(&recorded.commands[turn]).map(|work| Arc::clone(&work.output));
                 let made = Made { path: path.unwrap_or_else(|| Arc::from("")), digest: recorded.outputs[turn] };
-                state.results.insert(recorded.actions[turn], made);
+                state.results.insert(key(&recorded.actions[turn]), made);
             }
         }
         let work = Arc::clone(&project.work);
@@ -122,7 +122,7 @@ impl Service {
 
     /// Whether the action cache has a result.
     pub(crate) fn has_result(&self, action: &Digest) -> bool {
-        self.state().results.contains_key(action)
+        self.state().results.contains_key(&key(action))
     }
 
     /// The actions that workers have executed or are executing, in order of their starts.
@@ -138,7 +138,7 @@ impl Service {
         let State { turn, tasks, queue, operations, results, .. } = &mut *state;
         *turn += 1;
         let operation = Operation { name: *turn, started: is_started, done: is_done };
-        if let Some(made) = results.get(&action) {
+        if let Some(made) = results.get(&key(&action)) {
             // Nobody minds if the one who asked has gone away, here and below.
             let _ = (started.send(()), done.send(made.clone()));
             return operation;
@@ -205,7 +205,7 @@ impl Service {
                 state.operations.remove(&operation);
                 let _ = done.send(made.clone());
             }
-            state.results.insert(action, made);
+            state.results.insert(key(&action), made);
         }
         state.start();
     }
@@ -267,7 +267,7 @@ fn start_of(digest: &Digest) -> u64 {
 impl ActionCache for Service {
     async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
         sleep(self.0.latency).await;
-        Ok(self.state().results.get(action).map(Made::result))
+        Ok(self.state().results.get(&key(action)).map(Made::result))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::state::FUNCTION;
 /// Blobs by the first half of their hashes, which tells them apart well enough: there are millions of them.
 #[derive(Default)]
 pub(crate) struct Blobs {
-    by_hash: FxHashMap<[u8; 16], Bytes>,
+    by_hash: FxHashMap<Key, Bytes>,
     /// Where copies are put, one behind the other.
     room: BytesMut,
 }
@@ -53,7 +53,10 @@ impl Blobs {
     }
 }
 
-fn key(digest: &Digest) -> [u8; 16] {
+/// What a digest is known by in a simulation.
+pub(crate) type Key = [u8; 16];
+
+pub(crate) fn key(digest: &Digest) -> Key {
     let mut key = [0; 16];
     let hash = digest.hash();
     let length = hash.len().min(key.len());

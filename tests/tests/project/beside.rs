@@ -62,7 +62,7 @@ pub(crate) fn run(world: &World) {
                 times[way].push(start.elapsed());
             }
         }
-        let medians: Vec<f64> = times.iter_mut().map(median).collect();
+        let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
         for (way, (name, _)) in WAYS.iter().enumerate() {
             let (seconds, ratio) = (medians[way], medians[way] / medians[0]);
             let (primed, wasted) = (primed[way] / ROUNDS, wasted[way] / ROUNDS);
@@ -77,7 +77,7 @@ fn count(value: &serde_json::Value) -> usize {
     usize::try_from(value.as_u64().unwrap()).unwrap()
 }
 
-fn median(times: &mut Vec<Duration>) -> f64 {
+fn median(times: &mut [Duration]) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64()
 }

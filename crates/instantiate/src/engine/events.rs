@@ -104,7 +104,7 @@ impl Priming {
     }
 
     fn run_of(&self, id: ActId) -> Option<&Run> {
-        self.runs.table.get(&&self.tables[id].run()?)
+        self.runs.table.get(&self.tables[id].run()?)
     }
 
     fn cancel(&mut self) {

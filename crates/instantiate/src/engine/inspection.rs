@@ -501,6 +501,11 @@ impl Inspector {
         }
     }
 
+    /// Whether no action that was at hand waits for anything.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.parked.is_empty() && self.expectant.is_empty()
+    }
+
     /// The action goes on once it is known what appeared.
     pub(super) fn expect(&mut self, id: ActId) {
         self.expectant.push(id);

@@ -85,6 +85,13 @@ pub(super) struct Studied {
     same_paths: bool,
 }
 
+impl Learning {
+    /// Whether nothing is compared with what was recorded.
+    pub(super) fn is_idle(&self) -> bool {
+        self.steps.is_empty() && !self.busy
+    }
+}
+
 impl Priming {
     /// The build has asked for an action.
     pub(super) fn requested(&mut self, action: Digest) {

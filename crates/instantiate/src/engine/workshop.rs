@@ -20,6 +20,9 @@ use crate::skip::{Skip, SkipKind};
 /// Actions adapted before the engine looks at events again: some milliseconds.
 const CHUNK: usize = 256;
 
+/// So many messages are kept in case that they are needed again.
+const KEPT: usize = 4096;
+
 /// How often an action is adapted to something new. More than the few times
 /// that its authorities can disagree with guesses means that a record's
 /// actions depend on each other in a circle.
@@ -73,6 +76,11 @@ impl Workshop {
     /// Whether it can go on without anything from outside.
     pub(super) fn has_work(&self) -> bool {
         !self.ready.is_empty() || (self.batch.is_none() && !self.queue.is_empty())
+    }
+
+    /// Nothing that was read is going to be looked at: what is adapted once more is read once more.
+    fn forget_messages(&mut self) {
+        (self.bases, self.commands) = Default::default();
     }
 
     /// A recorded action; `None` if it was not read.
@@ -314,6 +322,10 @@ impl Priming {
         rows.dedup();
         for row in rows {
             self.made.extend(self.tables[row].adaptation.take_directories());
+        }
+        let at_rest = self.workshop.ready.is_empty() && self.workshop.batch.is_none() && self.inspector.is_at_rest();
+        if at_rest && self.workshop.bases.len() > KEPT && self.learning.is_idle() && self.asks.is_empty() {
+            self.workshop.forget_messages();
         }
     }
 
