@@ -28,7 +28,7 @@ async fn a_changed_header_is_followed_to_the_last_link() {
     assert_eq!(sorted(scene.toy.submitted()), scene.expected());
     let totals = &report.totals;
     assert_eq!((totals.actions, totals.adapted, totals.executed, totals.executions), (5, 5, 5, 5));
-    assert_eq!(totals.primed, Duration::from_secs(1 + 2 + 1 + 2 + 3));
+    assert_eq!(totals.primed, Duration::from_millis(100 + 200 + 100 + 200 + 300));
     assert!(action(&report, "main.o").guess, "the header's source need not be what is installed");
     for digest in scene.expected() {
         assert!(scene.world.store.fetch_action_result(&digest).await.unwrap().is_some());
@@ -203,8 +203,8 @@ async fn budgets_are_kept() {
         |report: &instantiate::Report| (report.totals.executions, report.totals.skips.get(&SkipKind::Budget).copied());
     for (budget, executions, skipped) in [
         (Budget { actions: Some(2), ..Budget::default() }, 2, 2),
-        // lib.o and lib.a took 1 s and 2 s, main.o and util.o 1 s and 2 s.
-        (Budget { work: Some(Duration::from_secs(4)), ..Budget::default() }, 3, 1),
+        // lib.o and lib.a took 100 ms and 200 ms, main.o and util.o as long.
+        (Budget { work: Some(Duration::from_millis(400)), ..Budget::default() }, 3, 1),
         (Budget { upload_bytes: Some(0), ..Budget::default() }, 0, 3),
     ] {
         let scene = Scene::header_changed().await;

@@ -279,7 +279,7 @@ impl World {
             action: parsed,
             command,
             outputs: nodes.collect(),
-            duration: Some(Duration::from_secs(1 + turn as u64)),
+            duration: Some(Duration::from_millis(100 * (1 + turn as u64))),
             output_bytes: None,
         }
     }
