@@ -22,7 +22,7 @@ pub enum Event {
     /// The build sets an element up, and will run its commands soon. Unless priming is told to
     /// [go on](crate::WhenReached::GoOn), what of its actions takes more than half as long as setting up does is left
     /// to the build, which would ask for it, and execute it as well, before priming is done with it: beside the build it
-    /// takes longer than it is recorded. How long setting up takes, the last element that was reached has shown; one
+    /// takes longer than it is recorded; what takes half a second at most is tried nevertheless. How long setting up takes, the last element that was reached has shown; one
     /// second as long as none was.
     BuildStarted {
         /// The element's name.

@@ -56,6 +56,9 @@ struct Spent {
     upload_bytes: u64,
 }
 
+/// What is in vain of actions that take no longer costs less than their being found may gain.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// How many times as long an action takes while the build wants the same processors.
 const BESIDE_A_BUILD: u32 = 2;
 
@@ -291,7 +294,7 @@ impl Priming {
                 let expected = self.expected(act.owner).filter(|_| !self.tables[act.owner].reached);
                 let left = expected.map(|expected| expected.saturating_duration_since(now));
                 let takes = |duration: Duration| duration.saturating_mul(BESIDE_A_BUILD);
-                left.is_some_and(|left| act.duration.is_some_and(|duration| takes(duration) > left))
+                left.is_some_and(|left| act.duration.is_some_and(|duration| duration > SHORT && takes(duration) > left))
             })
     }
 
