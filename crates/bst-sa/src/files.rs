@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -26,6 +26,16 @@ const PIECE_BYTES: usize = 1 << 20;
 /// The most that is read of a file as a whole. The largest that is meant to be read, a record of 5,000 actions of
 /// 400 inputs each in the reference layout, has half of that.
 pub(crate) const MAX_WHOLE_BYTES: u64 = 1 << 30;
+
+/// Writes a file, with the folder that it is in. It is replaced at once or not at all.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
 
 /// Reads a whole file; one that is larger than any real one is an error, whatever it claims and wherever it ends.
 pub(crate) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {

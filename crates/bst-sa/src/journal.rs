@@ -1,7 +1,5 @@
 //! What priming predicted, kept until the build can be held against it.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::files::read_whole;
+use crate::files::{read_whole, replace};
 
 /// The version of the format.
 const VERSION: u64 = 1;
@@ -92,18 +90,9 @@ pub(crate) fn keep(cachedir: &Path, mut value: Value) {
     value["version"] = VERSION.into();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     value["time"] = now.as_secs().into();
-    if let Err(error) = write(&path(cachedir), &value) {
+    if let Err(error) = replace(&path(cachedir), value.to_string().as_bytes()) {
         tracing::warn!(cachedir = %cachedir.display(), %error, "predictions cannot be kept; `bst-sa explain` will not know them");
     }
-}
-
-fn write(path: &Path, value: &Value) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(value.to_string().as_bytes())?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// Reads predictions.
@@ -127,6 +116,8 @@ mod tests {
     use instantiate::{ActionReport, ElementReport, ExecutionReport, RecordReport, Report, Totals};
     use proptest::prelude::*;
     use reapi_proto::DigestFunction;
+
+    use std::fs;
 
     use super::*;
 

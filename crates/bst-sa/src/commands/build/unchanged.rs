@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use buildstream::names::ArtifactName;
 use buildstream::refs::ArtifactRefs;
 use buildstream::{Configuration, Installation, Invocation, Stamps};
-use reapi_proto::Digest;
-use reapi_proto::DigestFunction;
+use reapi_proto::{Digest, DigestFunction};
 use serde::{Deserialize, Serialize};
 
-use crate::files::read_whole;
+use crate::files::{read_whole, replace};
 
 /// The version of the format.
 const VERSION: u64 = 1;
@@ -138,7 +137,11 @@ fn place(words: &[Vec<u8>]) -> Option<PathBuf> {
 
 fn inodes(refs: &ArtifactRefs, artifacts: impl IntoIterator<Item = ArtifactName>) -> BTreeMap<PathBuf, u64> {
     let paths = artifacts.into_iter().map(|artifact| refs.path(&artifact));
-    paths.filter_map(|path| Some((fs::metadata(&path).ok()?.ino(), path))).map(|(inode, path)| (path, inode)).collect()
+    let with_inode = |path: PathBuf| {
+        let inode = fs::metadata(&path).ok()?.ino();
+        Some((path, inode))
+    };
+    paths.filter_map(with_inode).collect()
 }
 
 fn are_there(artifacts: &BTreeMap<PathBuf, u64>) -> bool {
@@ -156,12 +159,7 @@ fn parse(bytes: &[u8]) -> Option<Remembered> {
 }
 
 fn write(file: &Path, remembered: &Remembered) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(file);
-    fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-    temporary.write_all(serde_json::to_string(remembered)?.as_bytes())?;
-    temporary.persist(file)?;
-    Ok(())
+    replace(file, serde_json::to_string(remembered)?.as_bytes())
 }
 
 #[cfg(test)]
