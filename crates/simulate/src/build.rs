@@ -9,14 +9,13 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use instantiate::Event;
-use reapi_proto::Digest;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
 
 use crate::Conditions;
-use crate::project::Project;
+use crate::project::{Job, Project};
 use crate::service::Service;
-use crate::store::Store;
+use crate::store::{BlobId, Store};
 
 /// The priority of what a build asks for.
 const PRIORITY: i32 = 0;
@@ -64,11 +63,11 @@ impl<'a> Build<'a> {
         let mut ready = BinaryHeap::new();
         let mut left = 0;
         for (row, element) in elements.iter().enumerate() {
-            let rebuilt = element.dependencies.iter().filter(|below| self.project.is_rebuilt(**below));
+            let rebuilt = element.dependencies.iter().filter(|below| self.project.rows[**below].rebuilt);
             let rebuilt: Vec<usize> = rebuilt.copied().collect();
             lacking.push(rebuilt.len());
             rebuilt.iter().for_each(|below| above[*below].push(row));
-            if self.project.is_rebuilt(row) {
+            if self.project.rows[row].rebuilt {
                 left += 1;
                 if rebuilt.is_empty() {
                     ready.push(Reverse(row));
@@ -106,7 +105,7 @@ impl<'a> Build<'a> {
     async fn fetch(&self) {
         sleep(self.conditions.latency).await;
         for (row, element) in self.project.shape.elements.iter().enumerate().filter(|(_, element)| element.changed) {
-            let root = self.project.now[row].sources;
+            let root = self.project.rows[row].sources;
             self.tell(|| Event::SourcesAvailable { element: element.name.clone(), root });
         }
     }
@@ -117,11 +116,11 @@ impl<'a> Build<'a> {
         self.tell(|| Event::BuildReached { element: element.name.clone() });
         self.actions(row).await;
         if self.events.is_some() {
-            self.project.artifact(row, &mut |_, digest, data| self.store.put(digest, data));
+            self.store.put(self.project.rows[row].directories.iter().copied());
         }
         // The artifact is put together, then announced.
         sleep(self.conditions.latency).await;
-        let root = self.project.now[row].artifact;
+        let root = self.project.rows[row].artifact;
         self.tell(|| Event::ArtifactAvailable { element: element.name.clone(), root });
         row
     }
@@ -156,23 +155,21 @@ impl<'a> Build<'a> {
     /// One call of recc: finds out what is to be sent, asks the action cache, executes, takes the output.
     async fn action(&self, row: usize, turn: usize) -> usize {
         let latency = self.conditions.latency;
-        let state = &self.project.now[row];
-        let action = state.actions[turn];
+        let job = self.project.job(row, turn);
+        let Job { action, blob, .. } = self.project.jobs.all[job as usize];
         if !self.conditions.action_overhead.is_zero() {
             sleep(self.conditions.action_overhead).await;
         }
         self.tell(|| Event::Requested { action });
         sleep(latency).await;
-        if self.service.has_result(&action) {
+        if self.service.has_result(job) {
             self.hits.set(self.hits.get() + 1);
         } else {
             self.misses.set(self.misses.get() + 1);
             // What is missing is asked for, then uploaded; half a round trip later the request arrives.
             sleep(latency * 2 + latency / 2).await;
-            self.store_inputs(row, &action);
-            if let Some(work) = self.project.work.get(&state.commands[turn]) {
-                self.service.submit(action, work, PRIORITY).done().await;
-            }
+            self.store_inputs(row, blob);
+            self.service.submit(job, PRIORITY).done().await;
             sleep(latency / 2).await;
         }
         sleep(latency).await;
@@ -180,12 +177,12 @@ impl<'a> Build<'a> {
     }
 
     /// Whoever has stored an action has stored what it takes before.
-    fn store_inputs(&self, row: usize, action: &Digest) {
+    fn store_inputs(&self, row: usize, action: BlobId) {
         if self.events.is_none() || self.store.contains(action) {
             return;
         }
         if !std::mem::replace(&mut self.stored.borrow_mut()[row], true) {
-            self.project.blobs(row, &mut |_, digest, data| self.store.put(digest, data));
+            self.store.put(self.project.rows[row].inputs.iter().copied());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -17,37 +18,73 @@ use reapi_proto::raw::{Action, Command, Directory, Node};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::shape::Shape;
-use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_bytes, output_path, own_root};
-use crate::store::Blobs;
+use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_path, own_root};
+use crate::store::{Bits, BlobId, Blobs};
 use crate::{Bounds, SimulationError};
 
 /// A recorded project with its next state: what simulations run on, any number of them.
 pub struct Project {
     pub(crate) shape: Shape,
-    installed: Vec<Vec<usize>>,
-    rebuilt: Vec<bool>,
-    pub(crate) recorded: Vec<ElementState>,
-    pub(crate) now: Vec<ElementState>,
-    /// The recorded state, the records, and the new sources.
-    pub(crate) store: Arc<Blobs>,
-    /// The record of each element that has actions.
-    records: Vec<Option<Digest>>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) jobs: Arc<Jobs>,
+    /// Everything that is ever stored.
+    pub(crate) blobs: Arc<Blobs>,
+    /// What is stored before the build: the recorded state, the records, and the new sources.
+    pub(crate) present: Bits,
     pub(crate) decoded: Decoded,
-    /// What commands do.
-    pub(crate) work: Arc<FxHashMap<Digest, Work>>,
 }
 
-/// What a command does.
-#[derive(Clone, Debug)]
-pub(crate) struct Work {
+/// An element.
+pub(crate) struct Row {
+    pub(crate) rebuilt: bool,
+    pub(crate) sources: Digest,
+    pub(crate) artifact: Digest,
+    recorded_artifact: Digest,
+    /// If it has actions.
+    record: Option<Digest>,
+    /// The first of its actions in [`Jobs`].
+    pub(crate) jobs: u32,
+    /// What its build stores before it executes anything.
+    pub(crate) inputs: Vec<BlobId>,
+    /// The directories of its artifact, and of its sources.
+    pub(crate) directories: Vec<BlobId>,
+}
+
+/// The actions of the new state, by element and turn: what the build asks for, and whatever a service is asked to do.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    pub(crate) all: Vec<Job>,
+    by_action: FxHashMap<u32, u32>,
+    /// Those that are as they were recorded, with results.
+    pub(crate) as_recorded: Bits,
+}
+
+/// An action of the new state.
+pub(crate) struct Job {
+    pub(crate) action: Digest,
+    pub(crate) blob: BlobId,
     pub(crate) duration: Duration,
-    pub(crate) output: Arc<str>,
+    /// The path of its output.
+    pub(crate) path: Box<str>,
+    pub(crate) output: Digest,
+    pub(crate) output_blob: BlobId,
+}
+
+impl Jobs {
+    pub(crate) fn find(&self, blobs: &Blobs, action: &Digest) -> Option<u32> {
+        self.by_action.get(&blobs.find(action)?.number()).copied()
+    }
+
+    fn push(&mut self, job: Job) {
+        self.by_action.insert(job.blob.number(), number(self.all.len()));
+        self.all.push(job);
+    }
 }
 
 impl fmt::Debug for Project {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (elements, actions) = (self.shape.elements.len(), self.shape.action_count());
-        write!(f, "Project({elements} elements, {actions} actions, {} blobs)", self.store.len())
+        let (elements, actions) = (self.rows.len(), self.jobs.all.len());
+        write!(f, "Project({elements} elements, {actions} actions, {} blobs)", self.blobs.len())
     }
 }
 
@@ -59,26 +96,32 @@ impl Project {
     /// [`SimulationError::Shape`] for a shape that does not [check](Shape::check).
     pub fn new(shape: Shape) -> Result<Self, SimulationError> {
         shape.check()?;
-        let installed = installed(&shape);
-        let (built, changed) = thread::scope(|scope| {
-            let changed = scope.spawn(|| change(&shape, &installed));
-            let built = build(&shape, &installed);
-            let lost = || SimulationError::Internal("the change of the project has come to no end".to_owned());
-            (built, changed.join().unwrap_or_else(|_| Err(lost())))
+        let (made, records) = thread::scope(|scope| {
+            let shape = &shape;
+            let (builds, built) = sync_channel(BUILT_AHEAD);
+            let recording = scope.spawn(move || record(shape, &built));
+            let made = make(shape, builds);
+            let lost = || SimulationError::Internal("recording the project has come to no end".to_owned());
+            (made, recording.join().unwrap_or_else(|_| Err(lost())))
         });
-        let (Built { recorded, mut store, records, decoded, work }, Changed { now, sources }) = (built?, changed?);
-        sources.into_iter().for_each(|(digest, bytes)| store.insert_copy(&digest, &bytes));
-        // Of recorded outputs, nobody reads any but those that are outputs still.
-        for (then, now) in recorded.iter().zip(&now) {
-            for (turn, action) in
-                then.actions.iter().enumerate().filter(|(turn, action)| now.actions[*turn] == **action)
-            {
-                store.insert_copy(&then.outputs[turn], &output_bytes(action));
-            }
+        // Where recording has failed, what was made may be cut short.
+        let records = records?;
+        let Made { mut rows, jobs, mut blobs, mut present } = made?;
+        let mut decoded = FxHashMap::default();
+        for (row, (message, record)) in rows.iter_mut().zip(records).filter_map(|(row, record)| Some((row, record?))) {
+            let digest = FUNCTION.digest(&message);
+            present.insert(insert(&mut blobs, &digest, &message, &[])?.number());
+            decoded.insert(digest, record);
+            row.record = Some(digest);
         }
-        let rebuilt = shape.rebuilt();
-        let (store, decoded, work) = (Arc::new(store), Decoded(Arc::new(decoded)), Arc::new(work));
-        Ok(Self { shape, installed, rebuilt, recorded, now, store, records, decoded, work })
+        Ok(Self {
+            shape,
+            rows,
+            jobs: Arc::new(jobs),
+            blobs: Arc::new(blobs),
+            present,
+            decoded: Decoded(Arc::new(decoded)),
+        })
     }
 
     /// The shape.
@@ -87,14 +130,14 @@ impl Project {
         &self.shape
     }
 
-    /// Whether an element is rebuilt.
-    pub(crate) fn is_rebuilt(&self, row: usize) -> bool {
-        self.rebuilt[row]
-    }
-
     /// Whether the build asks for an action as it was recorded.
     pub(crate) fn is_as_recorded(&self, row: usize, turn: usize) -> bool {
-        self.recorded[row].actions[turn] == self.now[row].actions[turn]
+        self.jobs.as_recorded.contains(self.job(row, turn))
+    }
+
+    /// Which job an action is.
+    pub(crate) fn job(&self, row: usize, turn: usize) -> u32 {
+        self.rows[row].jobs + number(turn)
     }
 
     /// The lower bounds of rebuilding it.
@@ -103,30 +146,17 @@ impl Project {
         Bounds::of(self)
     }
 
-    /// Every blob of an element as the build makes it.
-    pub(crate) fn blobs(&self, row: usize, sink: &mut dyn FnMut(Blob, Digest, Bytes)) {
-        let maker = Maker::new(&self.shape, &self.installed, Version::Now);
-        // What could be made before can be made again.
-        let _ = maker.element(row, &self.now, sink);
-    }
-
-    /// The directories of an element's artifact.
-    pub(crate) fn artifact(&self, row: usize, sink: &mut dyn FnMut(Blob, Digest, Bytes)) {
-        let maker = Maker::new(&self.shape, &self.installed, Version::Now);
-        let _ = maker.installs(row, &self.now[row].outputs, sink);
-    }
-
     /// What the orchestrator knows before the build: of changed elements no sources, unless they were fetched.
     pub(crate) fn graph(&self, sources: Sources) -> Result<Arc<Graph>, SimulationError> {
-        let elements = self.shape.elements.iter().enumerate().map(|(row, element)| Element {
-            weak_key: Some(weak_key(row, element.changed)),
-            cached: Some(!self.rebuilt[row]),
-            sources: (sources == Sources::Fetched || !element.changed).then_some(self.now[row].sources),
-            artifact: (!self.rebuilt[row]).then_some(self.recorded[row].artifact),
+        let elements = self.shape.elements.iter().zip(&self.rows).enumerate().map(|(number, (element, row))| Element {
+            weak_key: Some(weak_key(number, element.changed)),
+            cached: Some(!row.rebuilt),
+            sources: (sources == Sources::Fetched || !element.changed).then_some(row.sources),
+            artifact: (!row.rebuilt).then_some(row.recorded_artifact),
             build_deps: Some(
                 element.dependencies.iter().map(|below| self.shape.elements[*below].name.clone()).collect(),
             ),
-            speculative_actions: self.records[row],
+            speculative_actions: row.record,
             ..Element::new(element.name.clone())
         });
         let graph = Graph::new(FUNCTION, elements.collect());
@@ -161,95 +191,171 @@ impl fmt::Display for Decoded {
     }
 }
 
-/// The recorded state.
+/// Elements that are built before they are recorded, so that both go on at once.
+const BUILT_AHEAD: usize = 16;
+
+/// An element as it was built, to be recorded.
 struct Built {
-    recorded: Vec<ElementState>,
-    store: Blobs,
-    records: Vec<Option<Digest>>,
-    decoded: FxHashMap<Digest, Arc<Record>>,
-    work: FxHashMap<Digest, Work>,
+    state: ElementState,
+    blobs: Vec<(Blob, Digest, Bytes)>,
 }
 
-fn build(shape: &Shape, installed: &[Vec<usize>]) -> Result<Built, SimulationError> {
+/// Both states.
+struct Made {
+    rows: Vec<Row>,
+    jobs: Jobs,
+    blobs: Blobs,
+    present: Bits,
+}
+
+fn insert(blobs: &mut Blobs, digest: &Digest, bytes: &[u8], below: &[Digest]) -> Result<BlobId, SimulationError> {
+    let inserted = blobs.insert(digest, bytes, below);
+    inserted.ok_or_else(|| SimulationError::Internal(format!("something that {digest} refers to is not there")))
+}
+
+/// Makes every message of the recorded state, and hands each element on; then those of the new state.
+fn make(shape: &Shape, builds: SyncSender<Built>) -> Result<Made, SimulationError> {
     let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
-    let mut store = Blobs::default();
-    let maker = Maker::new(shape, installed, Version::Recorded);
+    let installed = installed(shape);
+    let (mut blobs, mut present) = (Blobs::default(), Bits::default());
+    let maker = Maker::new(shape, &installed, Version::Recorded);
+    let mut recorded: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
+    for row in 0..shape.elements.len() {
+        let (mut made, mut outcome) = (Vec::new(), Ok(()));
+        let state = maker.element(row, &recorded, &mut |blob| {
+            // Of recorded outputs, nobody reads any but those that are outputs still.
+            if blob.kind != Blob::Output {
+                match insert(&mut blobs, &blob.digest, &blob.bytes, blob.below) {
+                    Ok(id) => drop(present.insert(id.number())),
+                    Err(error) => outcome = Err(error),
+                }
+                made.push((blob.kind, blob.digest, blob.bytes));
+            }
+        });
+        let state = state.map_err(|e| failed(&e))?;
+        outcome?;
+        recorded.push(state.clone());
+        if builds.send(Built { state, blobs: made }).is_err() {
+            return Err(SimulationError::Internal("nobody records the project".to_owned()));
+        }
+    }
+    drop(builds);
+    let maker = Maker::new(shape, &installed, Version::Now);
+    let mut now: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
+    let mut rows = Vec::with_capacity(shape.elements.len());
+    let mut jobs = Jobs::default();
+    for (row, (element, rebuilt)) in shape.elements.iter().zip(shape.rebuilt()).enumerate() {
+        let (mut inputs, mut directories, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut actions = Vec::new();
+        let mut outcome = Ok(());
+        let state = maker.element(row, &now, &mut |blob| {
+            match (insert(&mut blobs, &blob.digest, &blob.bytes, blob.below), blob.kind) {
+                (Err(error), _) => outcome = Err(error),
+                (Ok(id), Blob::Output) => outputs.push(id),
+                (Ok(id), kind) => {
+                    if kind == Blob::Action {
+                        actions.push(id);
+                    }
+                    if matches!(kind, Blob::Directory | Blob::Header) {
+                        directories.push(id);
+                        // The sources are fetched before anything is built; of the rest, nothing is known.
+                        if element.changed {
+                            present.insert(id.number());
+                        }
+                    }
+                    inputs.push(id);
+                }
+            }
+        });
+        let state = state.map_err(|e| failed(&e))?;
+        outcome?;
+        let first = number(jobs.all.len());
+        for (turn, (action, (blob, output_blob))) in
+            element.actions.iter().zip(actions.into_iter().zip(outputs)).enumerate()
+        {
+            if state.actions[turn] == recorded[row].actions[turn] {
+                jobs.as_recorded.insert(first + number(turn));
+                present.insert(output_blob.number());
+            }
+            let job = Job {
+                action: state.actions[turn],
+                blob,
+                duration: action.duration,
+                path: output_path(action, turn).into(),
+                output: state.outputs[turn],
+                output_blob,
+            };
+            jobs.push(job);
+        }
+        rows.push(Row {
+            rebuilt,
+            sources: state.sources,
+            artifact: state.artifact,
+            recorded_artifact: recorded[row].artifact,
+            record: None,
+            jobs: first,
+            inputs,
+            directories,
+        });
+        now.push(state);
+    }
+    Ok(Made { rows, jobs, blobs, present })
+}
+
+/// The message of a record, and what it says.
+type Recorded = (Bytes, Arc<Record>);
+
+/// Records elements as they are built: those that have actions.
+fn record(shape: &Shape, built: &Receiver<Built>) -> Result<Vec<Option<Recorded>>, SimulationError> {
+    let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
     let closures = shape.closures();
     let mut trees = Forest::new();
-    let mut recorded: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
-    let mut records: Vec<Option<Digest>> = Vec::with_capacity(shape.elements.len());
-    let mut behind: Vec<Option<Arc<Record>>> = Vec::with_capacity(shape.elements.len());
-    let mut decoded = FxHashMap::default();
-    let mut work = FxHashMap::default();
-    for (row, element) in shape.elements.iter().enumerate() {
+    let mut below: Vec<Below> = Vec::with_capacity(shape.elements.len());
+    let mut records = Vec::with_capacity(shape.elements.len());
+    for (row, Built { state, blobs }) in built.iter().enumerate() {
         let mut messages: FxHashMap<Digest, Bytes> = FxHashMap::default();
         // What is in nothing but its input trees.
         let mut inputs: FxHashSet<Digest> = FxHashSet::default();
-        let state = maker.element(row, &recorded, &mut |kind, digest, bytes| {
+        for (kind, digest, bytes) in blobs {
             match kind {
                 Blob::Directory | Blob::Input => {
-                    let Ok(directory) = Directory::parse(bytes.clone()) else { return };
-                    let new = trees.insert_new(digest, directory);
+                    let new = trees.insert_new(digest, Directory::parse(bytes).map_err(|e| failed(&e))?);
                     match kind {
                         Blob::Input if new => drop(inputs.insert(digest)),
                         Blob::Input => {}
                         _ => drop(inputs.remove(&digest)),
                     }
                 }
-                Blob::Action | Blob::Command => drop(messages.insert(digest, bytes.clone())),
-                Blob::Header => {}
+                Blob::Action | Blob::Command => drop(messages.insert(digest, bytes)),
+                Blob::Header | Blob::Output => {}
             }
-            store.insert_copy(&digest, &bytes);
-        });
-        let state = state.map_err(|e| failed(&e))?;
-        for (turn, action) in element.actions.iter().enumerate() {
-            let output = output_path(action, turn).into();
-            work.insert(state.commands[turn], Work { duration: action.duration, output });
         }
-        if element.actions.is_empty() {
+        let mut record = None;
+        if shape.elements[row].actions.is_empty() {
             records.push(None);
-            behind.push(None);
         } else {
-            let recording = Recording { shape, recorded: &recorded, behind: &behind, closure: &closures[row] };
-            let record = recording.derive(row, &state, &trees, &messages)?;
-            let message = layout::encode(&record);
-            let digest = FUNCTION.digest(&message);
+            let derived =
+                Recording { shape, below: &below, closure: &closures[row] }.derive(row, &state, &trees, &messages)?;
+            let message = layout::encode(&derived);
             let Stored::Compact(stored) = layout::decode(&message).map_err(|e| failed(&e))? else {
                 return Err(SimulationError::Internal("a record is not stored as such".to_owned()));
             };
-            store.insert_copy(&digest, &message);
-            decoded.insert(digest, Arc::from(stored));
-            records.push(Some(digest));
-            behind.push(Some(Arc::new(artifact_alone(&record))));
+            records.push(Some((message, Arc::from(stored))));
+            record = Some(Arc::new(artifact_alone(&derived)));
         }
+        below.push(Below { sources: state.sources, artifact: state.artifact, record });
         for digest in inputs {
             trees.remove(&digest);
         }
-        recorded.push(state);
     }
-    Ok(Built { recorded, store, records, decoded, work })
+    Ok(records)
 }
 
-/// The state after the change, and the sources that have changed.
-struct Changed {
-    now: Vec<ElementState>,
-    sources: Vec<(Digest, Bytes)>,
-}
-
-fn change(shape: &Shape, installed: &[Vec<usize>]) -> Result<Changed, SimulationError> {
-    let maker = Maker::new(shape, installed, Version::Now);
-    let mut now: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
-    let mut sources = Vec::new();
-    for (row, element) in shape.elements.iter().enumerate() {
-        // The sources are fetched before anything is built; of the rest, nothing is known.
-        let state = maker.element(row, &now, &mut |kind, digest, bytes| {
-            if matches!(kind, Blob::Directory | Blob::Header) && element.changed {
-                sources.push((digest, bytes));
-            }
-        });
-        now.push(state.map_err(|error| SimulationError::Internal(error.to_string()))?);
-    }
-    Ok(Changed { now, sources })
+/// What is known of an element when others are recorded that build against it.
+struct Below {
+    sources: Digest,
+    artifact: Digest,
+    record: Option<Arc<Record>>,
 }
 
 /// Whether sources were fetched before anything else.
@@ -259,6 +365,11 @@ pub(crate) enum Sources {
     ToBeFetched,
 }
 
+/// Rows and turns are few enough, or the shape would not have passed its check.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
 fn weak_key(row: usize, changed: bool) -> String {
     format!("weak-{row}-{}", u8::from(changed))
 }
@@ -266,8 +377,7 @@ fn weak_key(row: usize, changed: bool) -> String {
 /// What the record of an element is derived from.
 struct Recording<'a> {
     shape: &'a Shape,
-    recorded: &'a [ElementState],
-    behind: &'a [Option<Arc<Record>>],
+    below: &'a [Below],
     closure: &'a [usize],
 }
 
@@ -292,9 +402,9 @@ impl Recording<'_> {
         };
         let dependencies = self.closure.iter().map(|below| Dependency {
             name: self.shape.elements[*below].name.clone(),
-            sources: Some(self.recorded[*below].sources),
-            artifact: Some(self.recorded[*below].artifact),
-            record: self.behind[*below].clone(),
+            sources: Some(self.below[*below].sources),
+            artifact: Some(self.below[*below].artifact),
+            record: self.below[*below].record.clone(),
         });
         let mut deriver = Deriver::new(Mode::Full, FUNCTION, observing, dependencies.collect());
         for (turn, action) in element.actions.iter().enumerate() {

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instantiate::{Engine, Event, Options, Report, Services, WhenReached};
-use reapi_proto::Digest;
-use rustc_hash::FxHashSet;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
 
@@ -14,7 +12,7 @@ use crate::build::{Build, Requests};
 use crate::project::{Project, Sources};
 use crate::service::Service;
 use crate::shape::MAX_DURATION;
-use crate::store::Store;
+use crate::store::{Bits, Store};
 
 /// Who primes, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -134,7 +132,7 @@ pub fn simulate(project: &Project, conditions: &Conditions, mode: Mode) -> Resul
 
 async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Result<Outcome, SimulationError> {
     let start = Instant::now();
-    let store = Arc::new(Store::new(Arc::clone(&project.store), conditions.latency));
+    let store = Arc::new(Store::new(Arc::clone(&project.blobs), project.present.clone(), conditions.latency));
     let service = Service::new(project, Arc::clone(&store), conditions.workers, conditions.latency);
     let engine = |sources| -> Result<Engine, SimulationError> {
         let services = Services {
@@ -178,30 +176,19 @@ async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Resu
         ended = going_on => ended?,
         () = service.drive() => return Err(SimulationError::Internal("the workers have stopped".to_owned())),
     };
-    let executions = service.executions();
-    let asked = asked(project);
-    let mut wrong = executions.iter().filter(|action| !asked.contains(action));
-    if let Some(example) = wrong.next() {
-        return Err(SimulationError::Mispredicted { count: 1 + wrong.count(), example: example.to_string() });
+    if let [example, ..] = &*service.refused() {
+        let count = service.refused().len();
+        return Err(SimulationError::Mispredicted { count, example: example.to_string() });
     }
-    let predicted = report.as_ref().map_or(0, |report| predictions(report, &asked));
-    Ok(Outcome {
-        makespan,
-        requests,
-        executions: executions.len(),
-        predicted,
-        unpredicted: asked.len().saturating_sub(predicted),
-    })
+    let asked = project.shape.elements.iter().zip(&project.rows).filter(|(_, row)| row.rebuilt);
+    let asked: usize = asked.map(|(element, _)| element.actions.len()).sum();
+    let predicted = report.as_ref().map_or(0, |report| predictions(report, project));
+    let executions = service.executions();
+    Ok(Outcome { makespan, requests, executions, predicted, unpredicted: asked.saturating_sub(predicted) })
 }
 
-/// What the build asks for: the actions of the new state, found without the engine.
-fn asked(project: &Project) -> FxHashSet<Digest> {
-    let rebuilt = project.now.iter().enumerate().filter(|(row, _)| project.is_rebuilt(*row));
-    rebuilt.flat_map(|(_, state)| state.actions.iter().copied()).collect()
-}
-
-/// How many of these actions the engine predicted.
-fn predictions(report: &Report, asked: &FxHashSet<Digest>) -> usize {
+/// How many of the actions that the build asks for the engine predicted.
+fn predictions(report: &Report, project: &Project) -> usize {
     let actions = report.elements.iter().flat_map(|element| &element.actions);
     let predicted = actions.filter_map(|action| match action.outcome {
         instantiate::Outcome::Unchanged => Some(action.base),
@@ -209,5 +196,7 @@ fn predictions(report: &Report, asked: &FxHashSet<Digest>) -> usize {
             action.adapted
         }
     });
-    predicted.filter(|action| asked.contains(action)).collect::<FxHashSet<Digest>>().len()
+    let mut seen = Bits::default();
+    // What the engine is asked for are elements that are rebuilt.
+    predicted.filter_map(|action| project.jobs.find(&project.blobs, &action)).filter(|job| seen.insert(*job)).count()
 }

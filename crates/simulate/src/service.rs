@@ -13,16 +13,14 @@ use cas_client::{
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use reapi_proto::Digest;
-use reapi_proto::raw::{Action, Directory};
 use reapi_proto::v2::{ActionResult, OutputFile};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::project::{Project, Work};
-use crate::state::{FUNCTION, output_bytes};
-use crate::store::{Key, Store, key};
+use crate::project::{Job, Jobs, Project};
+use crate::store::{Bits, Blobs, Store};
 
 /// Executes what it is asked to, equal requests once, the lowest priority number first and then in order of arrival.
 ///
@@ -34,8 +32,9 @@ pub(crate) struct Service(Arc<Inner>);
 
 struct Inner {
     store: Arc<Store>,
+    blobs: Arc<Blobs>,
     latency: Duration,
-    work: Arc<FxHashMap<Digest, Work>>,
+    jobs: Arc<Jobs>,
     state: Mutex<State>,
     /// The next end is another one than before.
     changed: Notify,
@@ -45,50 +44,36 @@ struct Inner {
 struct State {
     free: usize,
     turn: u64,
-    tasks: FxHashMap<Digest, Task>,
-    queue: BTreeMap<(i32, u64), Digest>,
-    ends: BinaryHeap<Reverse<(Instant, u64, Digest)>>,
-    /// What the action cache knows: outputs by action.
-    results: FxHashMap<Key, Made>,
-    /// Directories that are in the store with all that is below them, by the first bytes of their hashes.
-    complete: FxHashSet<u64>,
-    operations: FxHashMap<u64, Digest>,
-    executions: Vec<Digest>,
+    /// Jobs that wait or execute.
+    tasks: FxHashMap<u32, Task>,
+    queue: BTreeMap<(i32, u64), u32>,
+    ends: BinaryHeap<Reverse<(Instant, u64, u32)>>,
+    /// The jobs whose results the action cache has.
+    results: Bits,
+    /// Jobs by operation.
+    operations: FxHashMap<u64, u32>,
+    executions: usize,
+    /// Actions that are no job.
+    refused: Vec<Digest>,
 }
 
 struct Task {
     place: (i32, u64),
     executes: bool,
-    work: Work,
     requests: Vec<Request>,
 }
 
 struct Request {
     operation: u64,
     started: Option<oneshot::Sender<()>>,
-    done: oneshot::Sender<Made>,
-}
-
-/// The one output of an action.
-#[derive(Clone, Debug)]
-pub(crate) struct Made {
-    path: Arc<str>,
-    digest: Digest,
-}
-
-impl Made {
-    fn result(&self) -> ActionResult {
-        let output =
-            OutputFile { path: self.path.to_string(), digest: Some(self.digest.into()), ..OutputFile::default() };
-        ActionResult { output_files: vec![output], ..ActionResult::default() }
-    }
+    done: oneshot::Sender<()>,
 }
 
 /// A request, as whoever made it sees it.
 pub(crate) struct Operation {
     name: u64,
     started: oneshot::Receiver<()>,
-    done: oneshot::Receiver<Made>,
+    done: oneshot::Receiver<()>,
 }
 
 impl Operation {
@@ -101,18 +86,9 @@ impl Operation {
 impl Service {
     /// A service that has the results of those recorded actions that are the same now.
     pub(crate) fn new(project: &Project, store: Arc<Store>, workers: usize, latency: Duration) -> Self {
-        let mut state = State { free: workers, ..State::default() };
-        for (row, element) in project.shape.elements.iter().enumerate() {
-            let unchanged = (0..element.actions.len()).filter(|turn| project.is_as_recorded(row, *turn));
-            for turn in unchanged {
-                let recorded = &project.recorded[row];
-                let path = project.work.get(&recorded.commands[turn]).map(|work| Arc::clone(&work.output));
-                let made = Made { path: path.unwrap_or_else(|| Arc::from("")), digest: recorded.outputs[turn] };
-                state.results.insert(key(&recorded.actions[turn]), made);
-            }
-        }
-        let work = Arc::clone(&project.work);
-        Self(Arc::new(Inner { store, latency, work, state: Mutex::new(state), changed: Notify::new() }))
+        let state = State { free: workers, results: project.jobs.as_recorded.clone(), ..State::default() };
+        let (blobs, jobs) = (Arc::clone(&project.blobs), Arc::clone(&project.jobs));
+        Self(Arc::new(Inner { store, blobs, latency, jobs, state: Mutex::new(state), changed: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,44 +97,49 @@ impl Service {
     }
 
     /// Whether the action cache has a result.
-    pub(crate) fn has_result(&self, action: &Digest) -> bool {
-        self.state().results.contains_key(&key(action))
+    pub(crate) fn has_result(&self, job: u32) -> bool {
+        self.state().results.contains(job)
     }
 
-    /// The actions that workers have executed or are executing, in order of their starts.
-    pub(crate) fn executions(&self) -> Vec<Digest> {
-        self.state().executions.clone()
+    /// How many executions workers have begun.
+    pub(crate) fn executions(&self) -> usize {
+        self.state().executions
+    }
+
+    /// The actions that it was asked to execute and that the build never asks for.
+    pub(crate) fn refused(&self) -> Vec<Digest> {
+        self.state().refused.clone()
     }
 
     /// Puts an action in the queue, or joins the one that is there. Whether its inputs are stored is not looked at.
-    pub(crate) fn submit(&self, action: Digest, work: &Work, priority: i32) -> Operation {
+    pub(crate) fn submit(&self, job: u32, priority: i32) -> Operation {
         let (started, is_started) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
         let mut state = self.state();
         let State { turn, tasks, queue, operations, results, .. } = &mut *state;
         *turn += 1;
         let operation = Operation { name: *turn, started: is_started, done: is_done };
-        if let Some(made) = results.get(&key(&action)) {
+        if results.contains(job) {
             // Nobody minds if the one who asked has gone away, here and below.
-            let _ = (started.send(()), done.send(made.clone()));
+            let _ = (started.send(()), done.send(()));
             return operation;
         }
-        operations.insert(*turn, action);
+        operations.insert(*turn, job);
         let mut request = Request { operation: *turn, started: Some(started), done };
         let place = (priority, *turn);
-        let task = tasks.entry(action).or_insert_with(|| {
-            queue.insert(place, action);
-            Task { place, executes: false, work: work.clone(), requests: Vec::new() }
+        let task = tasks.entry(job).or_insert_with(|| {
+            queue.insert(place, job);
+            Task { place, executes: false, requests: Vec::new() }
         });
         if task.executes {
             request.started.take().map(|started| started.send(()));
         } else if priority < task.place.0 {
             queue.remove(&task.place);
             task.place.0 = priority;
-            queue.insert(task.place, action);
+            queue.insert(task.place, job);
         }
         task.requests.push(request);
-        if state.start() {
+        if state.start(&self.0.jobs) {
             self.0.changed.notify_one();
         }
         operation
@@ -167,12 +148,12 @@ impl Service {
     fn give_up(&self, operation: u64) {
         let mut state = self.state();
         let State { tasks, queue, operations, .. } = &mut *state;
-        let Some(action) = operations.remove(&operation) else { return };
-        let Some(task) = tasks.get_mut(&action) else { return };
+        let Some(job) = operations.remove(&operation) else { return };
+        let Some(task) = tasks.get_mut(&job) else { return };
         task.requests.retain(|request| request.operation != operation);
         if task.requests.is_empty() && !task.executes {
             queue.remove(&task.place);
-            tasks.remove(&action);
+            tasks.remove(&job);
         }
     }
 
@@ -195,79 +176,66 @@ impl Service {
         while let Some(Reverse((end, ..))) = state.ends.peek()
             && *end <= now
         {
-            let Some(Reverse((_, _, action))) = state.ends.pop() else { break };
+            let Some(Reverse((_, _, job))) = state.ends.pop() else { break };
             state.free += 1;
-            let Some(Task { work, requests, .. }) = state.tasks.remove(&action) else { continue };
-            let output = output_bytes(&action);
-            let made = Made { path: work.output, digest: FUNCTION.digest(&output) };
-            self.0.store.put(made.digest, output);
+            let Some(Task { requests, .. }) = state.tasks.remove(&job) else { continue };
+            self.0.store.put([self.0.jobs.all[job as usize].output_blob]);
+            state.results.insert(job);
             for Request { operation, done, .. } in requests {
                 state.operations.remove(&operation);
-                let _ = done.send(made.clone());
+                let _ = done.send(());
             }
-            state.results.insert(key(&action), made);
         }
-        state.start();
+        state.start(&self.0.jobs);
     }
 
-    /// What an action does, if it and all that it takes is there.
-    fn work_of(&self, action: Digest) -> Result<Work> {
-        let store = &self.0.store;
-        let error = |kind, reason: String| Error::new(kind, "Execute", reason).at(self);
-        let missing = |digest| error(ErrorKind::MissingInputs, "inputs are missing".to_owned()).with_digests([digest]);
-        let message = store.peek(&action).ok_or_else(|| missing(action))?;
-        let message = Action::parse(message).map_err(|e| error(ErrorKind::Invalid, e.to_string()))?;
-        let command = message.command_digest();
-        if store.peek(&command).is_none() {
-            return Err(missing(command));
+    /// Which job an action is, if it and all that it takes is there.
+    fn job_of(&self, action: Digest) -> Result<u32> {
+        let Inner { store, blobs, jobs, .. } = &*self.0;
+        let error = |kind, reason: &str| Error::new(kind, "Execute", reason).at(self);
+        let Some(job) = jobs.find(blobs, &action) else {
+            self.state().refused.push(action);
+            return Err(error(ErrorKind::Invalid, "the build never asks for it"));
+        };
+        if !store.is_complete(jobs.all[job as usize].blob) {
+            return Err(error(ErrorKind::MissingInputs, "inputs are missing"));
         }
-        let mut state = self.state();
-        let mut pending = vec![message.input_root_digest()];
-        while let Some(digest) = pending.pop() {
-            if !state.complete.insert(start_of(&digest)) {
-                continue;
-            }
-            let Some(bytes) = store.peek(&digest) else {
-                state.complete.clear();
-                return Err(missing(digest));
-            };
-            let directory = Directory::parse(bytes).map_err(|e| error(ErrorKind::Invalid, e.to_string()))?;
-            pending.extend(directory.directories().map(|(_, child)| child));
-        }
-        let unknown = || error(ErrorKind::Invalid, "nobody knows how long its command takes".to_owned());
-        self.0.work.get(&command).cloned().ok_or_else(unknown)
+        Ok(job)
+    }
+
+    /// What the action cache says of a job that is done.
+    fn result(&self, job: u32) -> ActionResult {
+        let Job { path, output, .. } = &self.0.jobs.all[job as usize];
+        let output = OutputFile { path: path.to_string(), digest: Some((*output).into()), ..OutputFile::default() };
+        ActionResult { output_files: vec![output], ..ActionResult::default() }
     }
 }
 
 impl State {
     /// Gives free workers something to do. Says whether another execution ends first now.
-    fn start(&mut self) -> bool {
+    fn start(&mut self, jobs: &Jobs) -> bool {
         let before = self.ends.peek().map(|Reverse((end, ..))| *end);
         while self.free > 0 {
-            let Some((place, action)) = self.queue.pop_first() else { break };
-            let Some(task) = self.tasks.get_mut(&action) else { continue };
+            let Some((place, job)) = self.queue.pop_first() else { break };
+            let Some(task) = self.tasks.get_mut(&job) else { continue };
             self.free -= 1;
             task.executes = true;
             for request in &mut task.requests {
                 request.started.take().map(|started| started.send(()));
             }
-            self.executions.push(action);
-            self.ends.push(Reverse((Instant::now() + task.work.duration, place.1, action)));
+            self.executions += 1;
+            self.ends.push(Reverse((Instant::now() + jobs.all[job as usize].duration, place.1, job)));
         }
         self.ends.peek().map(|Reverse((end, ..))| *end) != before
     }
-}
-
-/// Enough of a digest to tell one simulation's from each other.
-fn start_of(digest: &Digest) -> u64 {
-    digest.hash().iter().take(8).fold(0, |start, byte| start << 8 | u64::from(*byte))
 }
 
 #[async_trait]
 impl ActionCache for Service {
     async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
         sleep(self.0.latency).await;
-        Ok(self.state().results.get(&key(action)).map(Made::result))
+        let job = self.0.jobs.find(&self.0.blobs, action);
+        Ok(job.filter(|job| self.has_result(*job)).map(|job| self.result(job)))
     }
 }
 
@@ -285,9 +253,10 @@ impl Execution for Service {
     async fn execute(&self, request: ExecuteRequest) -> Result<BoxStream<'static, Result<ExecutionUpdate>>> {
         let half = self.0.latency / 2;
         sleep(half).await;
-        let work = self.work_of(request.action)?;
-        let operation = self.submit(request.action, &work, request.priority);
-        let updates = stream::unfold(Follow::Accepted(operation), move |state| async move {
+        let job = self.job_of(request.action)?;
+        let operation = self.submit(job, request.priority);
+        let service = self.clone();
+        let updates = stream::unfold((service, Follow::Accepted(operation)), move |(service, state)| async move {
             let (update, next) = match state {
                 Follow::Accepted(operation) => {
                     sleep(half).await;
@@ -305,14 +274,15 @@ impl Execution for Service {
                     (ExecutionUpdate::Stage(ExecutionStage::Executing), Follow::Executing(operation))
                 }
                 Follow::Executing(operation) => {
-                    let made = operation.done.await.ok()?;
+                    operation.done.await.ok()?;
                     sleep(half).await;
-                    let outcome = ExecutionOutcome { result: made.result(), cached: false, message: String::new() };
+                    let outcome =
+                        ExecutionOutcome { result: service.result(job), cached: false, message: String::new() };
                     (ExecutionUpdate::Done(Box::new(outcome)), Follow::End)
                 }
                 Follow::End => return None,
             };
-            Some((Ok(update), next))
+            Some((Ok(update), (service, next)))
         });
         Ok(updates.boxed())
     }

@@ -27,6 +27,8 @@ pub(crate) enum Version {
 #[derive(Clone, Debug)]
 pub(crate) struct ElementState {
     pub(crate) sources: Digest,
+    /// The directory of its headers.
+    headers: Digest,
     pub(crate) artifact: Digest,
     pub(crate) actions: Vec<Digest>,
     pub(crate) commands: Vec<Digest>,
@@ -34,8 +36,18 @@ pub(crate) struct ElementState {
     pub(crate) outputs: Vec<Digest>,
 }
 
-/// Takes blobs: what kind of blob, its digest, its bytes.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(Blob, Digest, Bytes);
+/// A blob, just made.
+#[derive(Debug)]
+pub(crate) struct Made<'a> {
+    pub(crate) kind: Blob,
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Bytes,
+    /// What has to be stored with it: the directories in a directory, the command and the input root of an action.
+    pub(crate) below: &'a [Digest],
+}
+
+/// Takes blobs.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Made<'_>);
 
 /// What a blob is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +59,7 @@ pub(crate) enum Blob {
     Action,
     Command,
     Header,
+    Output,
 }
 
 /// Where an element's own files lie in input trees.
@@ -85,21 +98,25 @@ type Staged<'a> = (&'a [usize], &'a [(usize, usize)]);
 
 /// A directory that is being put together.
 #[derive(Default)]
-struct Dir(BTreeMap<Bytes, Node>);
+struct Dir {
+    nodes: BTreeMap<Bytes, Node>,
+    below: Vec<Digest>,
+}
 
 impl Dir {
     fn file(&mut self, name: impl Into<Bytes>, digest: Digest) {
-        self.0.insert(name.into(), Node::File { digest, executable: false });
+        self.nodes.insert(name.into(), Node::File { digest, executable: false });
     }
 
     fn directory(&mut self, name: impl Into<Bytes>, digest: Digest) {
-        self.0.insert(name.into(), Node::Directory { digest });
+        self.nodes.insert(name.into(), Node::Directory { digest });
+        self.below.push(digest);
     }
 
     fn put(self, kind: Blob, sink: Sink<'_>) -> Result<Digest, RawError> {
-        let bytes = encode_directory(self.0)?;
+        let bytes = encode_directory(self.nodes)?;
         let digest = FUNCTION.digest(&bytes);
-        sink(kind, digest, bytes);
+        sink(Made { kind, digest, bytes, below: &self.below });
         Ok(digest)
     }
 }
@@ -117,7 +134,7 @@ impl<'a> Maker<'a> {
     }
 
     /// Makes an element, given those below it, and hands every blob of it to `sink`: children before parents,
-    /// source files and outputs left out.
+    /// source files left out.
     pub(crate) fn element(&self, row: usize, below: &[ElementState], sink: Sink<'_>) -> Result<ElementState, RawError> {
         let element = &self.shape.elements[row];
         let include = self.headers(row, sink)?;
@@ -131,6 +148,7 @@ impl<'a> Maker<'a> {
 
         let mut state = ElementState {
             sources: sources_root,
+            headers: include,
             artifact: sources_root,
             actions: Vec::with_capacity(element.actions.len()),
             commands: Vec::with_capacity(element.actions.len()),
@@ -166,27 +184,24 @@ impl<'a> Maker<'a> {
             let root = root.put(Blob::Input, sink)?;
             let command = command(element.actions.as_slice(), row, turn);
             let command_digest = FUNCTION.digest(&command);
-            sink(Blob::Command, command_digest, command);
+            sink(Made { kind: Blob::Command, digest: command_digest, bytes: command, below: &[] });
             let message = v2::Action {
                 command_digest: Some(command_digest.into()),
                 input_root_digest: Some(root.into()),
                 ..v2::Action::default()
             };
-            let message = Bytes::from(message.encode_to_vec());
-            let digest = FUNCTION.digest(&message);
-            sink(Blob::Action, digest, message);
+            let bytes = Bytes::from(message.encode_to_vec());
+            let digest = FUNCTION.digest(&bytes);
+            sink(Made { kind: Blob::Action, digest, bytes, below: &[command_digest, root] });
             state.actions.push(digest);
             state.commands.push(command_digest);
-            state.outputs.push(FUNCTION.digest(&output_bytes(&digest)));
+            let bytes = output_bytes(&digest);
+            let digest = FUNCTION.digest(&bytes);
+            sink(Made { kind: Blob::Output, digest, bytes, below: &[] });
+            state.outputs.push(digest);
         }
         state.artifact = self.artifact(row, include, &state.outputs, sink)?;
         Ok(state)
-    }
-
-    /// Hands the directories of an element's artifact to `sink`, given its outputs.
-    pub(crate) fn installs(&self, row: usize, outputs: &[Digest], sink: Sink<'_>) -> Result<Digest, RawError> {
-        let include = self.headers(row, sink)?;
-        self.artifact(row, include, outputs, sink)
     }
 
     /// The directory of an element's headers, the same in its sources and installed.
@@ -197,7 +212,7 @@ impl<'a> Maker<'a> {
             let edition = u8::from(element.changed && header == 0 && self.version == Version::Now);
             let text = Bytes::from(format!("#pragma once\nextern int e{row}_h{header}_{edition};\n"));
             let digest = FUNCTION.digest(&text);
-            sink(Blob::Header, digest, text);
+            sink(Made { kind: Blob::Header, digest, bytes: text, below: &[] });
             directory.file(format!("h{header}.h"), digest);
         }
         directory.put(Blob::Directory, sink)
@@ -209,7 +224,7 @@ impl<'a> Maker<'a> {
         if !action.headers.is_empty() {
             let mut include = Dir::default();
             for row in &action.headers {
-                include.directory(format!("e{row}"), self.headers(*row, &mut |_, _, _| {})?);
+                include.directory(format!("e{row}"), below[*row].headers);
             }
             usr.directory("include", include.put(Blob::Input, sink)?);
         }
@@ -225,7 +240,7 @@ impl<'a> Maker<'a> {
             }
             usr.directory("lib", lib.put(Blob::Input, sink)?);
         }
-        if usr.0.is_empty() { Ok(None) } else { usr.put(Blob::Input, sink).map(Some) }
+        if usr.nodes.is_empty() { Ok(None) } else { usr.put(Blob::Input, sink).map(Some) }
     }
 
     fn artifact(&self, row: usize, headers: Digest, outputs: &[Digest], sink: Sink<'_>) -> Result<Digest, RawError> {

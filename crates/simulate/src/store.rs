@@ -1,6 +1,5 @@
 //! Storage that answers after the time that a network takes.
 
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +13,50 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::state::FUNCTION;
 
-/// Blobs by the first half of their hashes, which tells them apart well enough: there are millions of them.
+/// A blob of a project by its row in [`Blobs`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct BlobId(u32);
+
+/// A set of small numbers.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Bits(Vec<u64>);
+
+impl Bits {
+    pub(crate) fn contains(&self, number: u32) -> bool {
+        self.0.get(number as usize / 64).is_some_and(|word| word & Self::bit(number) != 0)
+    }
+
+    /// Says whether it is new.
+    pub(crate) fn insert(&mut self, number: u32) -> bool {
+        let row = number as usize / 64;
+        if row >= self.0.len() {
+            self.0.resize(row + 1, 0);
+        }
+        let before = self.0[row];
+        self.0[row] |= Self::bit(number);
+        before != self.0[row]
+    }
+
+    fn bit(number: u32) -> u64 {
+        1 << (number % 64)
+    }
+}
+
+impl BlobId {
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// Every blob of a project before and after the change, numbered: what simulations share. They are known by the first
+/// half of their hashes, which tells them apart well enough: there are millions of them.
 #[derive(Default)]
 pub(crate) struct Blobs {
-    by_hash: FxHashMap<Key, Bytes>,
+    by_hash: FxHashMap<[u8; 16], BlobId>,
+    data: Vec<Bytes>,
+    /// Where what each refers to ends in `below`.
+    ends: Vec<u32>,
+    below: Vec<BlobId>,
     /// Where copies are put, one behind the other.
     room: BytesMut,
 }
@@ -26,37 +65,45 @@ pub(crate) struct Blobs {
 const ROOM: usize = 1 << 20;
 
 impl Blobs {
-    pub(crate) fn insert(&mut self, digest: &Digest, data: Bytes) {
-        self.by_hash.insert(key(digest), data);
-    }
-
-    /// Inserts a copy that takes no more memory than its bytes.
-    pub(crate) fn insert_copy(&mut self, digest: &Digest, data: &[u8]) {
-        let Entry::Vacant(place) = self.by_hash.entry(key(digest)) else { return };
-        if self.room.capacity() < data.len() {
-            self.room = BytesMut::with_capacity(ROOM.max(data.len()));
+    /// Inserts a copy that takes no more memory than its bytes. `None` if something that it refers to is not there.
+    pub(crate) fn insert(&mut self, digest: &Digest, bytes: &[u8], below: &[Digest]) -> Option<BlobId> {
+        let id = BlobId(u32::try_from(self.data.len()).ok()?);
+        let known = *self.by_hash.entry(key(digest)).or_insert(id);
+        if known != id {
+            return Some(known);
         }
-        self.room.extend_from_slice(data);
-        place.insert(self.room.split().freeze());
+        for digest in below {
+            self.below.push(*self.by_hash.get(&key(digest))?);
+        }
+        self.ends.push(u32::try_from(self.below.len()).ok()?);
+        if self.room.capacity() < bytes.len() {
+            self.room = BytesMut::with_capacity(ROOM.max(bytes.len()));
+        }
+        self.room.extend_from_slice(bytes);
+        self.data.push(self.room.split().freeze());
+        Some(id)
     }
 
-    fn get(&self, digest: &Digest) -> Option<&Bytes> {
-        self.by_hash.get(&key(digest)).filter(|data| data.len() as u64 == digest.size_bytes())
+    pub(crate) fn find(&self, digest: &Digest) -> Option<BlobId> {
+        let id = *self.by_hash.get(&key(digest))?;
+        (self.data[id.0 as usize].len() as u64 == digest.size_bytes()).then_some(id)
     }
 
-    fn contains(&self, digest: &Digest) -> bool {
-        self.get(digest).is_some()
+    /// What has to be stored for a blob to be of use: of an action, its command and its input root; of a directory,
+    /// the directories in it.
+    fn below(&self, id: BlobId) -> &[BlobId] {
+        let row = id.0 as usize;
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.below[start as usize..self.ends[row] as usize]
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_hash.len()
+        self.data.len()
     }
 }
 
-/// What a digest is known by in a simulation.
-pub(crate) type Key = [u8; 16];
-
-pub(crate) fn key(digest: &Digest) -> Key {
+/// Enough of a digest to tell one project's from each other.
+fn key(digest: &Digest) -> [u8; 16] {
     let mut key = [0; 16];
     let hash = digest.hash();
     let length = hash.len().min(key.len());
@@ -64,46 +111,88 @@ pub(crate) fn key(digest: &Digest) -> Key {
     key
 }
 
-/// Blobs in two layers: the recorded state, which all simulations share, and what this one has stored.
+/// What is stored in one simulation.
 pub(crate) struct Store {
-    shared: Arc<Blobs>,
-    own: Mutex<Blobs>,
+    blobs: Arc<Blobs>,
+    stored: Mutex<Stored>,
     latency: Duration,
 }
 
+struct Stored {
+    /// Of the project's blobs.
+    present: Bits,
+    /// Those that are stored with all that is below them.
+    complete: Bits,
+    /// What is no blob of the project: somebody was mistaken.
+    other: FxHashMap<Digest, Bytes>,
+}
+
 impl Store {
-    pub(crate) fn new(shared: Arc<Blobs>, latency: Duration) -> Self {
-        Self { shared, own: Mutex::default(), latency }
+    pub(crate) fn new(blobs: Arc<Blobs>, present: Bits, latency: Duration) -> Self {
+        let stored = Stored { present, complete: Bits::default(), other: FxHashMap::default() };
+        Self { blobs, stored: Mutex::new(stored), latency }
     }
 
-    fn own(&self) -> MutexGuard<'_, Blobs> {
-        // A panic elsewhere cannot leave a map half changed: every change is one insertion.
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stored(&self) -> MutexGuard<'_, Stored> {
+        // A panic elsewhere cannot leave it half changed: every change is one insertion.
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores a blob at once, and takes its digest on trust.
-    pub(crate) fn put(&self, digest: Digest, data: Bytes) {
-        if !self.shared.contains(&digest) {
-            self.own().insert(&digest, data);
+    /// Stores blobs of the project at once.
+    pub(crate) fn put(&self, ids: impl IntoIterator<Item = BlobId>) {
+        let mut stored = self.stored();
+        for id in ids {
+            stored.present.insert(id.0);
         }
     }
 
-    /// Reads a blob at once.
-    pub(crate) fn peek(&self, digest: &Digest) -> Option<Bytes> {
-        if digest.is_empty() {
-            return Some(Bytes::new());
-        }
-        self.shared.get(digest).cloned().or_else(|| self.own().get(digest).cloned())
+    /// Whether a blob of the project is stored.
+    pub(crate) fn contains(&self, id: BlobId) -> bool {
+        self.stored().present.contains(id.0)
     }
 
-    /// Whether a blob is stored, at once.
-    pub(crate) fn contains(&self, digest: &Digest) -> bool {
-        self.shared.contains(digest) || self.own().contains(digest)
+    /// Whether a blob is stored with all that it needs below it.
+    pub(crate) fn is_complete(&self, id: BlobId) -> bool {
+        let stored = &mut *self.stored();
+        let mut pending = vec![id];
+        while let Some(id) = pending.pop() {
+            if stored.complete.contains(id.0) {
+                continue;
+            }
+            if !stored.present.contains(id.0) {
+                // Some of what was taken to be complete may lack this.
+                stored.complete = Bits::default();
+                return false;
+            }
+            stored.complete.insert(id.0);
+            pending.extend(self.blobs.below(id));
+        }
+        true
     }
 
     /// Takes as long as a call does.
     async fn call(&self) {
         tokio::time::sleep(self.latency).await;
+    }
+}
+
+impl Stored {
+    fn read(&self, blobs: &Blobs, digest: &Digest) -> Option<Bytes> {
+        if digest.is_empty() {
+            return Some(Bytes::new());
+        }
+        match blobs.find(digest) {
+            Some(id) => self.present.contains(id.0).then(|| blobs.data[id.0 as usize].clone()),
+            None => self.other.get(digest).cloned(),
+        }
+    }
+
+    fn contains(&self, blobs: &Blobs, digest: &Digest) -> bool {
+        digest.is_empty()
+            || match blobs.find(digest) {
+                Some(id) => self.present.contains(id.0),
+                None => self.other.contains_key(digest),
+            }
     }
 }
 
@@ -121,30 +210,34 @@ impl BlobStore for Store {
 
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         self.call().await;
-        let own = self.own();
-        let absent = |digest: &&Digest| !digest.is_empty() && !self.shared.contains(digest) && !own.contains(digest);
-        Ok(distinct(digests).filter(absent).copied().collect())
+        let stored = self.stored();
+        Ok(distinct(digests).filter(|digest| !stored.contains(&self.blobs, digest)).copied().collect())
     }
 
     async fn read_blobs(&self, digests: &[Digest]) -> Result<PerBlob<Bytes>> {
         self.call().await;
-        let read = |digest: &Digest| self.peek(digest).ok_or_else(|| Error::not_found("read_blobs", *digest).at(self));
+        let stored = self.stored();
+        let absent = |digest: &Digest| Error::not_found("read_blobs", *digest).at(self);
+        let read = |digest: &Digest| stored.read(&self.blobs, digest).ok_or_else(|| absent(digest));
         Ok(distinct(digests).map(|digest| (*digest, read(digest))).collect())
     }
 
     async fn write_blobs(&self, blobs: &[Blob]) -> Result<PerBlob<()>> {
         self.call().await;
-        let mut written = Vec::with_capacity(blobs.len());
+        let mut stored = self.stored();
         for blob in blobs {
-            self.put(blob.digest(), blob.data().clone());
-            written.push((blob.digest(), Ok(())));
+            match self.blobs.find(&blob.digest()) {
+                Some(id) => drop(stored.present.insert(id.0)),
+                None => drop(stored.other.insert(blob.digest(), blob.data().clone())),
+            }
         }
-        Ok(written)
+        Ok(blobs.iter().map(|blob| (blob.digest(), Ok(()))).collect())
     }
 
     async fn open_blob(&self, digest: &Digest) -> Result<Chunks> {
         self.call().await;
-        let data = self.peek(digest).ok_or_else(|| Error::not_found("open_blob", *digest).at(self))?;
+        let data = self.stored().read(&self.blobs, digest);
+        let data = data.ok_or_else(|| Error::not_found("open_blob", *digest).at(self))?;
         Ok(stream::iter([Ok(data)]).boxed())
     }
 
@@ -167,6 +260,6 @@ impl fmt::Display for Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Store({} blobs, {} of them shared)", self.shared.len() + self.own().len(), self.shared.len())
+        write!(f, "Store({} blobs of the project)", self.blobs.len())
     }
 }

@@ -176,28 +176,39 @@ fn rows(
     say(format!("building and recording {} actions of {} elements", shape.action_count(), shape.elements.len()));
     let project = Project::new(shape)?;
     let bounds = project.bounds();
-    let modes = [
-        (Mode::None, "without priming"),
-        (Mode::Blocking, "primed before the build"),
-        (Mode::Primed, "primed beside the build"),
-    ];
-    let rebuilds: Vec<_> = workers.iter().flat_map(|workers| modes.map(|mode| (*workers, mode))).collect();
-    let makespans = side_by_side(&rebuilds, |(workers, (mode, what))| {
+    // More workers than a build asks for at once are as many for the build alone.
+    let asks = options.builders.saturating_mul(options.max_jobs);
+    let alone = |workers: usize| (workers.min(asks), Mode::None);
+    // Those that take longest to compute come first, so that no processor is left with one of them at the end.
+    let with_engine = workers.iter().flat_map(|workers| [(*workers, Mode::Primed), (*workers, Mode::Blocking)]);
+    let mut rebuilds: Vec<(usize, Mode)> = Vec::new();
+    for rebuild in with_engine.chain(workers.iter().map(|workers| alone(*workers))) {
+        if !rebuilds.contains(&rebuild) {
+            rebuilds.push(rebuild);
+        }
+    }
+    let makespans = side_by_side(&rebuilds, |(workers, mode)| {
+        let what = match mode {
+            Mode::None => "without priming",
+            Mode::Blocking => "primed before the build",
+            Mode::Primed => "primed beside the build",
+        };
         say(format!("rebuilding with {workers} workers, {what}"));
         let outcome = simulate::simulate(&project, &conditions(options, *workers), *mode)?;
         tracing::debug!(workers, ?mode, ?outcome);
-        Ok(outcome.makespan.as_secs_f64())
+        Ok(((*workers, *mode), outcome.makespan.as_secs_f64()))
     });
-    let makespans: Vec<f64> = makespans.into_iter().collect::<Result<_, SimulationError>>()?;
-    let rows = workers.iter().zip(makespans.chunks_exact(modes.len()));
-    let row = |(workers, makespans): (&usize, &[f64])| match *makespans {
-        [none, blocking, primed] => {
-            let lower_bound = bounds.with_workers(*workers).as_secs_f64();
-            Some(Row { workers: *workers, none, blocking, primed, lower_bound })
-        }
-        _ => None,
+    let makespans: FxHashMap<(usize, Mode), f64> = makespans.into_iter().collect::<Result<_, SimulationError>>()?;
+    let row = |workers: &usize| {
+        Some(Row {
+            workers: *workers,
+            none: *makespans.get(&alone(*workers))?,
+            blocking: *makespans.get(&(*workers, Mode::Blocking))?,
+            primed: *makespans.get(&(*workers, Mode::Primed))?,
+            lower_bound: bounds.with_workers(*workers).as_secs_f64(),
+        })
     };
-    Ok(rows.filter_map(row).collect())
+    Ok(workers.iter().filter_map(row).collect())
 }
 
 /// Does something with each, on as many threads as there are processors; results in the given order.
