@@ -5,8 +5,9 @@
 mod support;
 
 use cas_client::Stats;
-use instantiate::Report;
-use support::{Scene, State};
+use instantiate::{Event, Report};
+use support::{Scene, State, World, until};
+use tokio::sync::mpsc::unbounded_channel;
 
 async fn cost(units: usize, dry: bool) -> (Report, Stats) {
     let state = State::default().with_units(units);
@@ -93,4 +94,38 @@ async fn actions_that_do_not_see_the_change_cost_no_reads() {
             assert_eq!(many.fetch_action_result.calls - few.fetch_action_result.calls, unseen);
         }
     }
+}
+
+/// Of many actions, messages are kept only while they are being looked at: what changes once more is read once more.
+#[tokio::test]
+async fn messages_of_many_actions_are_read_again() {
+    const UNITS: usize = 4200;
+    let [old, first, second] = ["int dep;\n", "int first;\n", "int second;\n"]
+        .map(|header| State::default().with_units(UNITS).with_header(header));
+    let mut scene = Scene::new(old, first).await;
+    let root = scene.world.files(&second.dep_sources);
+    let again = World::default().build(&second).await;
+    let expected = scene.expected();
+    scene.world.store.take_stats();
+
+    let (events, receiver) = unbounded_channel();
+    let build = async {
+        until(|| scene.toy.submitted().len() == expected.len()).await;
+        let read = scene.world.store.take_stats().read_blobs.blobs;
+        assert!(read > 2 * expected.len() as u64, "{read} blobs are no actions with their commands");
+        events.send(Event::SourcesAvailable { element: "dep.bst".to_owned(), root }).unwrap();
+        drop(events);
+    };
+    let (report, ()) = tokio::join!(scene.engine().run(receiver), build);
+    let stats = scene.world.store.take_stats();
+    assert!(stats.read_blobs.blobs > 2 * UNITS as u64, "only {} blobs were read again", stats.read_blobs.blobs);
+    assert_eq!(report.unwrap().totals.superseded, expected.len() as u64);
+    let mut submitted = scene.toy.submitted();
+    submitted.sort_unstable();
+    submitted.dedup();
+    let mut both = expected;
+    both.extend(again.values().flat_map(|built| built.actions.iter().copied()));
+    both.sort_unstable();
+    both.dedup();
+    assert!(submitted == both, "{} submitted, {} expected", submitted.len(), both.len());
 }

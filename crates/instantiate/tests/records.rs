@@ -4,14 +4,18 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_client::{Error, ErrorKind};
-use instantiate::{Candidate, Engine, Event, Lookup, Options, Outcome, RecordIndex, RecordReport, Report, SkipKind};
+use instantiate::{
+    Candidate, Engine, Event, GraphRecords, Lookup, Options, Outcome, RecordIndex, RecordReport, Report, SkipKind,
+};
 use overlay::graph::Element;
-use overlay::layout::ReferenceRecord;
+use overlay::layout::{self, ReferenceRecord, Stored};
 use overlay::{ElementId, Record};
+use reapi_proto::Digest;
 use support::{APP, Scene, State, action};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -128,6 +132,49 @@ impl RecordIndex for Index {
     }
 }
 
+/// Knows where messages are, and what they say.
+#[derive(Debug)]
+struct Decoded(BTreeMap<Digest, Arc<Record>>);
+
+impl std::fmt::Display for Decoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Decoded")
+    }
+}
+
+#[async_trait]
+impl RecordIndex for Decoded {
+    async fn find_records(&self, elements: &[&Element], lookup: Lookup) -> cas_client::Result<Vec<Vec<Candidate>>> {
+        GraphRecords.find_records(elements, lookup).await
+    }
+
+    fn decoded(&self, message: &Digest) -> Option<Arc<Record>> {
+        self.0.get(message).cloned()
+    }
+}
+
+#[tokio::test]
+async fn what_an_index_has_decoded_is_not_read() {
+    let mut scene = Scene::header_changed().await;
+    let mut decoded = BTreeMap::new();
+    for name in ["lib.bst", "app.bst"] {
+        let message = scene.element(name).speculative_actions.unwrap();
+        let Stored::Compact(record) = layout::decode(&scene.world.store.peek(&message).unwrap()).unwrap() else {
+            panic!("{name} has a record in another layout");
+        };
+        decoded.insert(message, Arc::from(record));
+        scene.world.store.forget(&message);
+    }
+    let report = scene.engine().with_records(Arc::new(Decoded(decoded))).run_static().await.unwrap();
+    assert_eq!(record_of(&report, "app.bst"), &RecordReport::Exact);
+    let mut submitted = scene.toy.submitted();
+    submitted.sort_unstable();
+    assert_eq!(submitted, scene.expected());
+
+    let report = scene.engine().run_static().await.unwrap();
+    assert_eq!(refusal(&report, "app.bst"), Some(SkipKind::NoRecord), "the messages are gone");
+}
+
 #[tokio::test]
 async fn the_first_candidate_that_fits_is_used() {
     let mut scene = Scene::header_changed().await;
@@ -213,7 +260,7 @@ async fn copies_stand_in_only_where_the_owner_has_no_record() {
 #[tokio::test]
 async fn a_record_of_an_absurd_size_is_not_read() {
     let mut scene = edited().await;
-    let huge = reapi_proto::Digest::from_raw(reapi_proto::DigestFunction::Sha256, &[7; 32], 1 << 40).unwrap();
+    let huge = Digest::from_raw(reapi_proto::DigestFunction::Sha256, &[7; 32], 1 << 40).unwrap();
     scene.element("app.bst").speculative_actions = Some(huge);
     let report = scene.engine().run_static().await.unwrap();
     let RecordReport::None(skip) = record_of(&report, "app.bst") else { panic!("{report:?}") };

@@ -63,7 +63,7 @@ pub(crate) fn compare(
     };
     let prime = |blobs: Arc<dyn BlobStore>| {
         let cache = Arc::new(Known::new(workload));
-        let execution = Some(Arc::new(Replay::new(Arc::clone(&cache) as _, next)) as _);
+        let execution = Some(Arc::new(Replay::new(Arc::clone(&cache) as _, next.action_results())) as _);
         run_checked(runtime, Services { blobs, cache, execution }, &Prediction { next, message });
     };
     let mut best = Times { upload: Duration::MAX, direct: Duration::MAX, through: Duration::MAX };

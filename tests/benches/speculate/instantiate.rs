@@ -41,7 +41,7 @@ pub(crate) fn prime(runtime: &Runtime, next: &NextState, store: &InMemory, messa
     let services = Services {
         blobs: Arc::new(store.clone()),
         cache: Arc::new(store.clone()),
-        execution: Some(Arc::new(Replay::new(Arc::new(store.clone()), next))),
+        execution: Some(Arc::new(Replay::new(Arc::new(store.clone()), next.action_results()))),
     };
     check(next, &run(runtime, services, &graph(next, message)));
     store.digests().len() - before
@@ -54,7 +54,7 @@ pub(crate) fn prime_through(runtime: &Runtime, next: &NextState, client: &GrpcCl
     let services = Services {
         blobs: Arc::clone(&client) as _,
         cache: Arc::clone(&client) as _,
-        execution: Some(Arc::new(Replay::new(client, next))),
+        execution: Some(Arc::new(Replay::new(client, next.action_results()))),
     };
     let graph = graph(next, message);
     let start = Instant::now();

@@ -43,6 +43,9 @@ fn main() {
     if std::env::args().any(|argument| argument == instructions::COUNTED) {
         return instructions::counted(&runtime);
     }
+    if std::env::args().any(|argument| argument == scale::services::ALONE) {
+        return scale::services::alone(&runtime);
+    }
     let quick = std::env::args().any(|argument| argument == "--quick");
     let effort = if quick { Effort::Counts } else { Effort::Everything };
     let scale = std::env::args().any(|argument| argument == "scale");
@@ -140,10 +143,14 @@ fn count(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
+/// A client of the service that is measured, if there is one.
 fn client() -> Option<GrpcClient> {
-    let url = std::env::var("BST_SA_TEST_URL").ok()?;
+    Some(connect(&std::env::var("BST_SA_TEST_URL").ok()?))
+}
+
+fn connect(url: &str) -> GrpcClient {
     let endpoint = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
-    Some(GrpcClient::new(GrpcConfig::new(endpoint)).unwrap_or_else(|error| panic!("{error}")))
+    GrpcClient::new(GrpcConfig::new(endpoint)).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Brings the service to the state before priming.

@@ -12,17 +12,16 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use reapi_proto::Digest;
 use reapi_proto::v2::ActionResult;
-use testbed::workload::NextState;
 
-/// Answers with the results of a next state and enters them into the action cache.
+/// Answers with the results of a next build and enters them into the action cache.
 pub(crate) struct Replay {
     cache: Arc<dyn ActionCacheWriter>,
     results: HashMap<Digest, ActionResult>,
 }
 
 impl Replay {
-    pub(crate) fn new(cache: Arc<dyn ActionCacheWriter>, next: &NextState) -> Self {
-        Self { cache, results: next.action_results().iter().cloned().collect() }
+    pub(crate) fn new(cache: Arc<dyn ActionCacheWriter>, results: &[(Digest, ActionResult)]) -> Self {
+        Self { cache, results: results.iter().cloned().collect() }
     }
 }
 

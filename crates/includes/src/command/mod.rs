@@ -75,7 +75,14 @@ impl CompileCommand {
     /// `None`: another program, or nothing that is preprocessed: a link, plain
     /// assembler, a header to be precompiled, standard input.
     pub fn parse(arguments: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Option<CompileCommand> {
-        let mut arguments = arguments.into_iter().map(|argument| Bytes::copy_from_slice(argument.as_ref()));
+        // One copy of all of them, of which everything that is kept is a part.
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        for argument in arguments {
+            text.extend_from_slice(argument.as_ref());
+            ends.push(text.len());
+        }
+        let (text, mut start) = (Bytes::from(text), 0);
+        let mut arguments = ends.into_iter().map(|end| text.slice(std::mem::replace(&mut start, end)..end));
         let mut compiler = arguments.next()?;
         if driver::is_launcher(&compiler) {
             compiler = arguments.next()?;

@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 use super::Priming;
 use super::inspection::{Edits, Inspected, Lacking, unsure};
 use super::order::Place;
-use super::runs::{Ended, Recipe, Stage};
+use super::runs::{Ended, Recipe, RunId, Stage};
 use super::tables::{ActId, State};
 use super::task::{Done, Fetched, fetch};
 use super::trees::Trees;
@@ -40,7 +40,7 @@ enum Progress {
     /// The tree is being put together.
     Preparing,
     /// This action lists the files.
-    Running(Digest),
+    Running(RunId),
     /// These files, by path in the input tree.
     Answered(Arc<BTreeSet<Bytes>>),
     /// There is no answer.
@@ -163,11 +163,13 @@ impl Priming {
         });
         match listing {
             Ok((digest, recipe)) => {
+                let place = Place::of(&self.tables, act);
+                let run = self.runs.of(digest, place);
                 if let Some(ask) = self.asks.get_mut(&act) {
-                    ask.stage = Progress::Running(digest);
+                    ask.stage = Progress::Running(run);
                 }
                 self.progress.listings += 1;
-                self.run_listing(act, digest, recipe);
+                self.run_listing(act, run, place, recipe);
             }
             Err(reason) => self.no_answer(act, reason),
         }
@@ -206,23 +208,25 @@ impl Priming {
         Ok((digest, Recipe { input_root: root, platforms: adapted.platforms, command: Some(command_digest) }))
     }
 
-    fn run_listing(&mut self, act: ActId, digest: Digest, recipe: Recipe) {
-        let place = Place::of(&self.tables, act);
-        let run = self.runs.table.entry(digest).or_insert_with(|| super::runs::Run::new(place));
+    fn run_listing(&mut self, act: ActId, id: RunId, place: Place, recipe: Recipe) {
+        let run = &mut self.runs[id];
         run.askers.push(act);
         run.place = run.place.min(place);
         run.keep(Some(recipe));
         let (stage, over) = (run.stage.clone(), run.is_over());
         if stage == Stage::Idle {
-            self.check(digest);
+            self.check(id);
         } else if over {
-            self.hear_listing(digest);
+            self.hear_listing(id);
         }
     }
 
     /// A listing has come to an end, one way or the other.
-    pub(super) fn hear_listing(&mut self, digest: Digest) {
-        let Some(run) = self.runs.table.get_mut(&digest).filter(|run| !run.askers.is_empty()) else { return };
+    pub(super) fn hear_listing(&mut self, id: RunId) {
+        let run = &mut self.runs[id];
+        if run.askers.is_empty() {
+            return;
+        }
         let askers = match (&run.stage, run.output(DEPFILE.as_bytes())) {
             (_, Some(_)) => std::mem::take(&mut run.askers),
             (Stage::Done(_), None) => std::mem::take(&mut run.askers),
@@ -237,7 +241,7 @@ impl Priming {
             }),
         };
         for act in askers {
-            let Some(ask) = self.asks.get(&act).filter(|ask| matches!(ask.stage, Progress::Running(d) if d == digest))
+            let Some(ask) = self.asks.get(&act).filter(|ask| matches!(ask.stage, Progress::Running(run) if run == id))
             else {
                 continue;
             };
@@ -281,10 +285,9 @@ impl Priming {
     }
 
     /// Whether anybody still wants the result of a run.
-    pub(super) fn is_wanted(&self, digest: &Digest) -> bool {
-        self.runs.table.get(digest).is_some_and(|run| {
-            !run.acts.is_empty() || run.askers.iter().any(|act| self.tables[*act].state == State::Preparing)
-        })
+    pub(super) fn is_wanted(&self, run: RunId) -> bool {
+        let run = &self.runs[run];
+        !run.acts.is_empty() || run.askers.iter().any(|act| self.tables[*act].state == State::Preparing)
     }
 }
 

@@ -104,7 +104,7 @@ impl Priming {
     }
 
     fn run_of(&self, id: ActId) -> Option<&Run> {
-        self.runs.table.get(&self.tables[id].run()?)
+        self.tables[id].run.map(|run| &self.runs[run])
     }
 
     fn cancel(&mut self) {
@@ -120,9 +120,10 @@ impl Priming {
                 State::Adapted | State::Unchanged | State::Dropped(_) => {}
             }
         }
-        let running = self.runs.table.iter().filter(|(_, run)| run.stage == Stage::Running);
-        for digest in running.map(|(digest, _)| *digest).collect::<Vec<Digest>>() {
-            self.withdraw(digest);
+        for run in self.runs.ids() {
+            if self.runs[run].stage == Stage::Running {
+                self.withdraw(run);
+            }
         }
     }
 }

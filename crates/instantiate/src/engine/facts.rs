@@ -8,6 +8,7 @@ use reapi_proto::Digest;
 use reapi_proto::raw::Directory;
 
 use super::Priming;
+use super::order::Place;
 use super::tables::{ActId, Gate, OwnerId, RowId, State, Told};
 use super::task::{Done, fetch};
 use crate::lookup::Fit;
@@ -171,7 +172,7 @@ impl Priming {
             Standing::Ready { .. } => {
                 if self.tables[id].state != State::Preparing {
                     self.set_state(id, State::Preparing);
-                    self.workshop.queue.push(id);
+                    self.workshop.queue.push(Place::of(&self.tables, id), id);
                 }
             }
         }
@@ -226,7 +227,7 @@ impl Priming {
                 Told::OutputsOf(run) => {
                     let record = self.tables[row].adaptation.record();
                     let path = record.paths.bytes(record.origin(origin).path());
-                    self.output(&run, &path).map_or(Now::Lost, Now::Is)
+                    self.runs[run].output(&path).map_or(Now::Lost, Now::Is)
                 }
             };
             self.learn(row, [(origin, now)]);

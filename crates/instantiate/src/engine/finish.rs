@@ -73,7 +73,7 @@ impl Priming {
 
     fn action_report(&self, id: ActId, waits: &mut Waits) -> ActionReport {
         let act = &self.tables[id];
-        let run = act.run().and_then(|digest| self.runs.table.get(&digest));
+        let run = act.run.map(|run| &self.runs[run]);
         let (outcome, skip) = match &act.state {
             State::Waiting | State::Preparing => (Outcome::Deferred, None),
             State::Unchanged => (Outcome::Unchanged, None),

@@ -409,7 +409,7 @@ impl Priming {
             Done::Studied(studied) => self.studied(studied),
             Done::Listed(listed) => self.take_listing(listed),
             Done::Prepared(fetched) => self.prepared(fetched),
-            Done::Bases(fetched) => self.read_bases(fetched),
+            Done::Bases { runs, bases } => self.read_bases(runs, bases),
             Done::Checked(answers) => self.checked(answers),
             Done::Verified(answers) => self.verified(answers),
             Done::Uploaded { runs, blobs, outcome } => self.uploaded(runs, blobs, outcome),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use overlay::graph::Graph;
 use overlay::{Below, Input, InputId, Origin};
-use reapi_proto::Digest;
 use rustc_hash::FxHashMap;
 
 use super::tables::{Act, ActId, OwnerId, Row, RowId, Tables};
@@ -42,24 +41,29 @@ pub(super) struct Place {
     act: ActId,
 }
 
-/// Runs, the one first whose place is first. Gives back what room it does not need any more.
-#[derive(Default)]
-pub(super) struct Queue(BinaryHeap<Reverse<(Place, Digest)>>);
+/// Runs or actions, the one first whose place is first. Gives back what room it does not need any more.
+pub(super) struct Queue<T>(BinaryHeap<Reverse<(Place, T)>>);
 
 /// Room that is not worth giving back.
 const LITTLE_ROOM: usize = 1024;
 
-impl Queue {
-    pub(super) fn push(&mut self, place: Place, run: Digest) {
-        self.0.push(Reverse((place, run)));
+impl<T: Ord> Default for Queue<T> {
+    fn default() -> Self {
+        Self(BinaryHeap::new())
+    }
+}
+
+impl<T: Ord> Queue<T> {
+    pub(super) fn push(&mut self, place: Place, one: T) {
+        self.0.push(Reverse((place, one)));
     }
 
-    pub(super) fn pop(&mut self) -> Option<Digest> {
-        let Reverse((_, run)) = self.0.pop()?;
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let Reverse((_, one)) = self.0.pop()?;
         if self.0.capacity() > LITTLE_ROOM && self.0.len() < self.0.capacity() / 4 {
             self.0.shrink_to(self.0.len() * 2);
         }
-        Some(run)
+        Some(one)
     }
 
     pub(super) fn len(&self) -> usize {

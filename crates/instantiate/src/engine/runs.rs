@@ -3,6 +3,7 @@
 //! A run is named by its Action's digest, so that whatever number of recorded
 //! actions come out as the same action, it is looked up and submitted once.
 
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use cas_client::{ExecutionStage, Lookup, Output, outputs};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use super::Priming;
 use super::order::{Place, Queue};
 use super::outputs::Outputs;
-use super::tables::{ActId, State, Subscribed, Told};
+use super::tables::{ActId, State, Told};
 use super::task::{Done, Fetched, fetch, look_up_results};
 use super::window::Ticket;
 use super::workshop::do_not_cache;
@@ -37,9 +38,14 @@ pub(super) struct Recipe {
     pub(super) command: Option<Digest>,
 }
 
+/// A run, by its row in [`Runs`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct RunId(u32);
+
 /// An action whose result is wanted.
 #[derive(Debug)]
 pub(super) struct Run {
+    pub(super) action: Digest,
     /// Those that it is wanted for. A run that nobody wants is not submitted.
     pub(super) acts: Vec<ActId>,
     /// Those that wait for what it says: a listing.
@@ -132,18 +138,50 @@ impl Running {
 /// All runs, and those that wait for a look-up.
 #[derive(Default)]
 pub(super) struct Runs {
-    pub(super) table: FxHashMap<Digest, Run>,
+    all: Vec<Run>,
+    by_action: FxHashMap<Digest, RunId>,
     /// In the order of execution: what is looked up late is executed late.
-    check: Queue,
+    check: Queue<RunId>,
     checking: bool,
-    bases: Vec<Digest>,
-    verify: Vec<Digest>,
+    bases: Vec<RunId>,
+    verify: Vec<RunId>,
     verifying: bool,
 }
 
+impl Runs {
+    /// The run of an action, which begins with this if it is new.
+    pub(super) fn of(&mut self, action: Digest, place: Place) -> RunId {
+        let new = RunId(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+        let id = *self.by_action.entry(action).or_insert(new);
+        if id == new {
+            self.all.push(Run::new(action, place));
+        }
+        id
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = RunId> + use<> {
+        (0..self.all.len()).filter_map(|row| u32::try_from(row).ok()).map(RunId)
+    }
+}
+
+impl Index<RunId> for Runs {
+    type Output = Run;
+
+    fn index(&self, RunId(row): RunId) -> &Run {
+        &self.all[row as usize]
+    }
+}
+
+impl IndexMut<RunId> for Runs {
+    fn index_mut(&mut self, RunId(row): RunId) -> &mut Run {
+        &mut self.all[row as usize]
+    }
+}
+
 impl Run {
-    pub(super) fn new(place: Place) -> Self {
+    fn new(action: Digest, place: Place) -> Self {
         Self {
+            action,
             acts: Vec::new(),
             askers: Vec::new(),
             place,
@@ -194,10 +232,11 @@ impl Priming {
         self.subscribe(id, self.tables[id].base, None);
     }
 
-    /// An action wants this run's result.
-    pub(super) fn subscribe(&mut self, id: ActId, digest: Digest, recipe: Option<Recipe>) {
+    /// An action wants the result of this one.
+    pub(super) fn subscribe(&mut self, id: ActId, action: Digest, recipe: Option<Recipe>) {
         let place = Place::of(&self.tables, id);
-        let run = self.runs.table.entry(digest).or_insert_with(|| Run::new(place));
+        let run_id = self.runs.of(action, place);
+        let run = &mut self.runs[run_id];
         run.acts.push(id);
         run.place = run.place.min(place);
         run.keep(recipe);
@@ -205,46 +244,40 @@ impl Priming {
             running.unwanted = false;
         }
         if run.stage == Stage::Idle {
-            self.check(digest);
+            self.check(run_id);
         }
-        let act = &mut self.tables[id];
-        act.subscribed = if digest == act.base { Subscribed::Base } else { Subscribed::Adapted };
-        self.catch_up(id, digest);
+        self.tables[id].run = Some(run_id);
+        self.catch_up(id, run_id);
     }
 
     /// A run is to be looked up.
-    pub(super) fn check(&mut self, digest: Digest) {
-        self.set_stage(digest, Stage::Check);
-        if let Some(run) = self.runs.table.get(&digest) {
-            self.runs.check.push(run.place, digest);
-        }
-        self.show(&digest, ActionStep::Wanted);
+    pub(super) fn check(&mut self, id: RunId) {
+        self.set_stage(id, Stage::Check);
+        self.runs.check.push(self.runs[id].place, id);
+        self.show(id, ActionStep::Wanted);
     }
 
     /// What became of a run before this action could be told.
-    pub(super) fn catch_up(&mut self, id: ActId, digest: Digest) {
+    pub(super) fn catch_up(&mut self, id: ActId, run: RunId) {
         let adapted = self.tables[id].state == State::Adapted;
-        match self.runs.table.get(&digest).and_then(|run| run.refusal.clone()).filter(|_| adapted) {
+        match self.runs[run].refusal.clone().filter(|_| adapted) {
             Some(skip) => self.give_up(id, *skip),
-            None => self.deliver(digest, Some(id)),
+            None => self.deliver(run, Some(id)),
         }
     }
 
     /// An action does not want its run's result any more.
     pub(super) fn unsubscribe(&mut self, id: ActId) {
-        let Some(digest) = self.tables[id].run() else { return };
-        self.tables[id].subscribed = Subscribed::No;
-        let Some(run) = self.runs.table.get_mut(&digest) else { return };
-        run.acts.retain(|act| *act != id);
-        if !self.is_wanted(&digest) {
-            self.withdraw(digest);
+        let Some(run) = self.tables[id].run.take() else { return };
+        self.runs[run].acts.retain(|act| *act != id);
+        if !self.is_wanted(run) {
+            self.withdraw(run);
         }
     }
 
     /// Keeps the connection to a run that is over, for the report.
     pub(super) fn unsubscribe_unless_done(&mut self, id: ActId) {
-        let run = self.tables[id].run().and_then(|digest| self.runs.table.get(&digest));
-        if run.is_some_and(|run| !run.is_over()) {
+        if self.tables[id].run.is_some_and(|run| !self.runs[run].is_over()) {
             self.unsubscribe(id);
         }
     }
@@ -252,104 +285,104 @@ impl Priming {
     /// Starts the look-ups that are due.
     pub(super) fn start_checks(&mut self) {
         if !self.runs.bases.is_empty() {
-            let needs = std::mem::take(&mut self.runs.bases);
+            let runs = std::mem::take(&mut self.runs.bases);
+            let needs = runs.iter().map(|run| self.runs[*run].action).collect();
             let blobs = Arc::clone(&self.services.blobs);
-            self.tasks.push(async move { Done::Bases(fetch(blobs, needs).await) });
+            self.tasks.push(async move { Done::Bases { runs, bases: fetch(blobs, needs).await } });
         }
         if !self.runs.checking {
             let due = self.due(|runs| runs.check.pop(), &Stage::Check);
             if !due.is_empty() {
-                self.count_lookups(due.len());
                 self.runs.checking = true;
-                let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
-                self.tasks.push(async move { Done::Checked(look_up_results(cache, blobs, due).await) });
+                self.look_up(due, Done::Checked);
             }
         }
         if !self.runs.verifying {
             let due = self.due(|runs| runs.verify.pop(), &Stage::Verify);
             if !due.is_empty() {
-                self.count_lookups(due.len());
                 self.runs.verifying = true;
-                let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
-                self.tasks.push(async move { Done::Verified(look_up_results(cache, blobs, due).await) });
+                self.look_up(due, Done::Verified);
             }
         }
     }
 
-    fn count_lookups(&mut self, count: usize) {
-        self.progress.lookups += count as u64;
+    fn look_up(&mut self, due: Vec<RunId>, done: fn(Vec<(RunId, Result<Lookup, Skip>)>) -> Done) {
+        self.progress.lookups += due.len() as u64;
+        let actions = due.iter().map(|run| self.runs[*run].action).collect();
+        let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
+        self.tasks.push(async move {
+            let answers = look_up_results(cache, blobs, actions).await;
+            done(due.into_iter().zip(answers).collect())
+        });
     }
 
     /// Takes a batch off a queue; what nobody wants any more is left idle.
-    fn due(&mut self, next: fn(&mut Runs) -> Option<Digest>, stage: &Stage) -> Vec<Digest> {
+    fn due(&mut self, next: fn(&mut Runs) -> Option<RunId>, stage: &Stage) -> Vec<RunId> {
         let mut due = Vec::new();
         while due.len() < LOOKUP_BATCH {
-            let Some(digest) = next(&mut self.runs) else { break };
-            let wanted = self.is_wanted(&digest);
-            if self.runs.table.get(&digest).is_none_or(|run| run.stage != *stage) {
+            let Some(id) = next(&mut self.runs) else { break };
+            if self.runs[id].stage != *stage {
                 continue;
             }
-            if !wanted && *stage == Stage::Check {
-                self.lay_aside(digest);
+            if *stage == Stage::Check && !self.is_wanted(id) {
+                self.lay_aside(id);
             } else {
-                due.push(digest);
+                due.push(id);
             }
         }
         due
     }
 
-    pub(super) fn checked(&mut self, answers: Vec<(Digest, Result<Lookup, Skip>)>) {
+    pub(super) fn checked(&mut self, answers: Vec<(RunId, Result<Lookup, Skip>)>) {
         self.runs.checking = false;
-        for (digest, answer) in answers {
-            let Some(run) = self.runs.table.get(&digest) else { continue };
-            let as_recorded = run.as_recorded;
+        for (id, answer) in answers {
+            let as_recorded = self.runs[id].as_recorded;
             match answer {
-                Err(skip) => self.fail(digest, &skip),
+                Err(skip) => self.fail(id, &skip),
                 // The build will meet the failure again; nothing is gained by it.
-                Ok(Lookup::Hit(result)) if result.exit_code != 0 && as_recorded => self.end(digest, Ended::Skipped),
+                Ok(Lookup::Hit(result)) if result.exit_code != 0 && as_recorded => self.end(id, Ended::Skipped),
                 Ok(Lookup::Hit(result)) if result.exit_code != 0 => {
-                    self.failed_command(digest, result.exit_code, "in the action cache");
+                    self.failed_command(id, result.exit_code, "in the action cache");
                 }
                 Ok(Lookup::Hit(result)) => {
-                    self.end(digest, Ended::Cached);
-                    self.take_result(digest, &result);
+                    self.end(id, Ended::Cached);
+                    self.take_result(id, &result);
                 }
                 Ok(Lookup::Miss | Lookup::Dangling { .. }) if self.services.execution.is_none() => {
-                    self.end(digest, Ended::Skipped);
+                    self.end(id, Ended::Skipped);
                 }
-                Ok(Lookup::Miss | Lookup::Dangling { .. }) if as_recorded => self.check_base(digest),
-                Ok(Lookup::Miss | Lookup::Dangling { .. }) => self.admit(digest),
+                Ok(Lookup::Miss | Lookup::Dangling { .. }) if as_recorded => self.check_base(id),
+                Ok(Lookup::Miss | Lookup::Dangling { .. }) => self.admit(id),
             }
         }
     }
 
     /// Whether an action as recorded, whose result is gone, may be executed again.
-    fn check_base(&mut self, digest: Digest) {
-        match self.workshop.base(&digest) {
+    fn check_base(&mut self, id: RunId) {
+        match self.workshop.base(&self.runs[id].action) {
             None => {
-                self.set_stage(digest, Stage::Base);
-                self.runs.bases.push(digest);
+                self.set_stage(id, Stage::Base);
+                self.runs.bases.push(id);
             }
-            Some(Ok(base)) if base.do_not_cache() => self.fail(digest, &do_not_cache()),
-            Some(Ok(_)) => self.admit(digest),
+            Some(Ok(base)) if base.do_not_cache() => self.fail(id, &do_not_cache()),
+            Some(Ok(_)) => self.admit(id),
             Some(Err(skip)) => {
                 let skip = Skip { reason: format!("its result is gone, and the action: {}", skip.reason), ..skip };
-                self.fail(digest, &skip);
+                self.fail(id, &skip);
             }
         }
     }
 
-    pub(super) fn read_bases(&mut self, fetched: Fetched) {
-        let digests: Vec<Digest> = fetched.iter().map(|(digest, _)| *digest).collect();
-        self.workshop.take_bases(fetched);
-        for digest in digests {
-            self.check_base(digest);
+    pub(super) fn read_bases(&mut self, runs: Vec<RunId>, bases: Fetched) {
+        self.workshop.take_bases(bases);
+        for run in runs {
+            self.check_base(run);
         }
     }
 
-    pub(super) fn verified(&mut self, answers: Vec<(Digest, Result<Lookup, Skip>)>) {
+    pub(super) fn verified(&mut self, answers: Vec<(RunId, Result<Lookup, Skip>)>) {
         self.runs.verifying = false;
-        for (digest, answer) in answers {
+        for (id, answer) in answers {
             let ended = match answer {
                 Ok(Lookup::Hit(result)) if result.exit_code == 0 => Ended::Executed,
                 Ok(Lookup::Hit(result)) => {
@@ -361,53 +394,51 @@ impl Priming {
                 }
                 Err(skip) => Ended::Failed(skip.reason),
             };
-            self.end(digest, ended);
+            self.end(id, ended);
         }
     }
 
     /// An execution is done, with a result that is to be confirmed.
-    pub(super) fn completed(&mut self, digest: Digest, result: &ActionResult) {
+    pub(super) fn completed(&mut self, id: RunId, result: &ActionResult) {
         if result.exit_code != 0 {
-            return self.failed_command(digest, result.exit_code, "when executed");
+            return self.failed_command(id, result.exit_code, "when executed");
         }
-        self.set_stage(digest, Stage::Verify);
-        self.runs.verify.push(digest);
-        self.take_result(digest, result);
+        self.set_stage(id, Stage::Verify);
+        self.runs.verify.push(id);
+        self.take_result(id, result);
     }
 
     /// Lets the outputs of a result be known.
-    fn take_result(&mut self, digest: Digest, result: &ActionResult) {
+    fn take_result(&mut self, id: RunId, result: &ActionResult) {
         let outputs = match outputs(result) {
             Ok(outputs) => outputs,
             Err(error) => {
-                tracing::warn!(action = %digest, %error, "the result is malformed");
+                tracing::warn!(action = %self.runs[id].action, %error, "the result is malformed");
                 Vec::new()
             }
         };
         match Outputs::without_directories(&outputs) {
-            Some(outputs) => self.take_outputs(digest, outputs),
-            None => self.read_outputs(digest, outputs),
+            Some(outputs) => self.take_outputs(id, outputs),
+            None => self.read_outputs(id, outputs),
         }
     }
 
-    fn read_outputs(&self, run: Digest, outputs: Vec<Output>) {
+    fn read_outputs(&self, run: RunId, outputs: Vec<Output>) {
         let blobs = Arc::clone(&self.services.blobs);
         self.tasks.push(async move { Done::Outputs { run, outputs: Outputs::read(blobs, outputs).await } });
     }
 
-    pub(super) fn take_outputs(&mut self, digest: Digest, outputs: Outputs) {
-        if let Some(run) = self.runs.table.get_mut(&digest) {
-            run.outputs = Some(Arc::new(outputs));
-            self.deliver(digest, None);
-            self.hear_listing(digest);
-        }
+    pub(super) fn take_outputs(&mut self, id: RunId, outputs: Outputs) {
+        self.runs[id].outputs = Some(Arc::new(outputs));
+        self.deliver(id, None);
+        self.hear_listing(id);
     }
 
     /// Tells the consumers of one subscriber, or of all, what a run made.
-    fn deliver(&mut self, digest: Digest, only: Option<ActId>) {
-        let Some(run) = self.runs.table.get(&digest) else { return };
+    fn deliver(&mut self, id: RunId, only: Option<ActId>) {
+        let run = &self.runs[id];
         let told = match (&run.outputs, &run.stage) {
-            (Some(_), _) => Told::OutputsOf(digest),
+            (Some(_), _) => Told::OutputsOf(id),
             (None, Stage::Done(Ended::Failed(_))) => Told::Lost,
             _ => return,
         };
@@ -419,21 +450,16 @@ impl Priming {
         }
     }
 
-    /// The output of a run at a path.
-    pub(super) fn output(&self, run: &Digest, path: &[u8]) -> Option<Node> {
-        self.runs.table.get(run)?.output(path)
-    }
-
-    fn failed_command(&mut self, digest: Digest, exit_code: i32, place: &str) {
-        self.end(digest, Ended::Failed(format!("exit code {exit_code} {place}")));
-        self.deliver(digest, None);
+    fn failed_command(&mut self, id: RunId, exit_code: i32, place: &str) {
+        self.end(id, Ended::Failed(format!("exit code {exit_code} {place}")));
+        self.deliver(id, None);
     }
 
     /// A run cannot, or should not, give a result.
-    pub(super) fn fail(&mut self, digest: Digest, skip: &Skip) {
+    pub(super) fn fail(&mut self, id: RunId, skip: &Skip) {
         let tried = matches!(skip.kind, SkipKind::Service | SkipKind::MissingInputs | SkipKind::BaseMissing);
-        self.end(digest, if tried { Ended::Failed(skip.reason.clone()) } else { Ended::Skipped });
-        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        self.end(id, if tried { Ended::Failed(skip.reason.clone()) } else { Ended::Skipped });
+        let run = &mut self.runs[id];
         run.refusal = Some(Box::new(skip.clone()));
         for act in run.acts.clone() {
             if self.tables[act].state == State::Adapted {
@@ -442,46 +468,46 @@ impl Priming {
         }
     }
 
-    pub(super) fn end(&mut self, digest: Digest, ended: Ended) {
+    pub(super) fn end(&mut self, id: RunId, ended: Ended) {
         if matches!(ended, Ended::Cached | Ended::Executed | Ended::Submitted) {
             self.progress.finished += 1;
         }
         let without_result = matches!(ended, Ended::Failed(_) | Ended::Skipped | Ended::Submitted);
-        self.set_stage(digest, Stage::Done(ended));
-        if self.runs.table.get_mut(&digest).and_then(|run| run.recipe.take()).is_some() {
+        self.set_stage(id, Stage::Done(ended));
+        let run = &mut self.runs[id];
+        if run.recipe.take().is_some() {
             // Of its message nothing else is made.
-            self.made.remove(&digest);
+            self.made.remove(&run.action);
         }
-        if let Some(run) = self.runs.table.get(&digest) {
-            self.show(&digest, ActionStep::Ended(&run.report()));
+        if self.observer.is_some() {
+            self.show(id, ActionStep::Ended(&self.runs[id].report()));
         }
         if without_result {
-            self.hear_listing(digest);
+            self.hear_listing(id);
         }
     }
 
     /// Nobody wants a run any more; when somebody does again, it begins anew.
-    pub(super) fn lay_aside(&mut self, digest: Digest) {
-        self.set_stage(digest, Stage::Idle);
-        self.show(&digest, ActionStep::Withdrawn);
+    pub(super) fn lay_aside(&mut self, id: RunId) {
+        self.set_stage(id, Stage::Idle);
+        self.show(id, ActionStep::Withdrawn);
     }
 
     /// The one place where a run's stage changes.
-    pub(super) fn set_stage(&mut self, digest: Digest, stage: Stage) {
-        if let Some(run) = self.runs.table.get_mut(&digest) {
-            if stage != Stage::Running && run.running.take().is_some() {
-                self.progress.running -= 1;
-            }
-            self.progress.ready -= u64::from(run.stage.is_in_line());
-            self.progress.ready += u64::from(stage.is_in_line());
-            run.stage = stage;
+    pub(super) fn set_stage(&mut self, id: RunId, stage: Stage) {
+        let run = &mut self.runs[id];
+        if stage != Stage::Running && run.running.take().is_some() {
+            self.progress.running -= 1;
         }
+        self.progress.ready -= u64::from(run.stage.is_in_line());
+        self.progress.ready += u64::from(stage.is_in_line());
+        run.stage = stage;
     }
 
     /// Tells the observer about a run.
-    pub(super) fn show(&self, digest: &Digest, step: ActionStep<'_>) {
+    pub(super) fn show(&self, id: RunId, step: ActionStep<'_>) {
         let Some(observer) = &self.observer else { return };
-        let Some(run) = self.runs.table.get(digest) else { return };
+        let run = &self.runs[id];
         let act = &self.tables[run.place.act()];
         let kind = match (run.as_recorded, run.acts.is_empty() && !run.askers.is_empty()) {
             (_, true) => ActionKind::Listing,
@@ -489,6 +515,6 @@ impl Priming {
             (false, _) => ActionKind::Adapted,
         };
         let element = &self.tables[act.owner].name;
-        observer.action(&ActionEvent { action: *digest, element, kind, upload_bytes: run.upload_bytes, step });
+        observer.action(&ActionEvent { action: run.action, element, kind, upload_bytes: run.upload_bytes, step });
     }
 }

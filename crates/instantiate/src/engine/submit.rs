@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Priming;
 use super::order::Queue;
-use super::runs::{Ended, Run, Running, Stage};
+use super::runs::{Ended, Run, RunId, Running, Stage};
 use super::task::{Done, News, restore, upload};
 use super::window::LONGEST_GRANTED;
 use crate::observer::ActionStep;
@@ -37,10 +37,10 @@ const MAX_REFUSALS: u32 = 8;
 #[derive(Default)]
 pub(super) struct Submissions {
     /// Not uploaded.
-    admit: Queue,
+    admit: Queue<RunId>,
     uploading: bool,
     /// Uploaded.
-    ready: Queue,
+    ready: Queue<RunId>,
     /// Blobs of ours that the store has.
     stored: FxHashSet<Digest>,
     spent: Spent,
@@ -79,11 +79,9 @@ impl Spent {
 
 impl Priming {
     /// A run has no result yet.
-    pub(super) fn admit(&mut self, digest: Digest) {
-        self.set_stage(digest, Stage::Admit);
-        if let Some(run) = self.runs.table.get(&digest) {
-            self.submissions.admit.push(run.place, digest);
-        }
+    pub(super) fn admit(&mut self, id: RunId) {
+        self.set_stage(id, Stage::Admit);
+        self.submissions.admit.push(self.runs[id].place, id);
     }
 
     /// Uploads for the next runs in the queue, not much further ahead than they can be started.
@@ -94,24 +92,24 @@ impl Priming {
         }
         let (mut runs, mut blobs) = (Vec::new(), FxHashSet::default());
         while runs.len() < UPLOAD_BATCH {
-            let Some(digest) = self.submissions.admit.pop() else { break };
-            let wanted = self.is_wanted(&digest);
-            let Some(run) = self.runs.table.get(&digest).filter(|run| run.stage == Stage::Admit) else { continue };
-            if !wanted {
-                self.lay_aside(digest);
+            let Some(id) = self.submissions.admit.pop() else { break };
+            if self.runs[id].stage != Stage::Admit {
                 continue;
             }
-            let needs = self.new_blobs(digest, run, &blobs);
+            if !self.is_wanted(id) {
+                self.lay_aside(id);
+                continue;
+            }
+            let run = &self.runs[id];
+            let needs = self.new_blobs(run, &blobs);
             let upload_bytes = needs.iter().map(Digest::size_bytes).sum();
             match self.allow(run, upload_bytes) {
-                Err(skip) => self.fail(digest, &skip),
+                Err(skip) => self.fail(id, &skip),
                 Ok(spent) => {
                     self.submissions.spent = spent;
-                    if let Some(run) = self.runs.table.get_mut(&digest) {
-                        run.upload_bytes += upload_bytes;
-                    }
+                    self.runs[id].upload_bytes += upload_bytes;
                     blobs.extend(needs);
-                    runs.push(digest);
+                    runs.push(id);
                 }
             }
         }
@@ -134,14 +132,14 @@ impl Priming {
         });
     }
 
-    pub(super) fn uploaded(&mut self, runs: Vec<Digest>, blobs: Vec<Digest>, outcome: Result<UploadStats>) {
+    pub(super) fn uploaded(&mut self, runs: Vec<RunId>, blobs: Vec<Digest>, outcome: Result<UploadStats>) {
         self.submissions.uploading = false;
         match outcome {
             Ok(stats) => {
                 self.count_upload(stats);
                 self.submissions.stored.extend(blobs);
                 for run in runs {
-                    if self.runs.table.get(&run).is_some_and(|run| run.stage == Stage::Uploading) {
+                    if self.runs[run].stage == Stage::Uploading {
                         self.make_ready(run);
                     }
                 }
@@ -155,11 +153,9 @@ impl Priming {
         }
     }
 
-    fn make_ready(&mut self, digest: Digest) {
-        self.set_stage(digest, Stage::Submit);
-        if let Some(run) = self.runs.table.get(&digest) {
-            self.submissions.ready.push(run.place, digest);
-        }
+    fn make_ready(&mut self, id: RunId) {
+        self.set_stage(id, Stage::Submit);
+        self.submissions.ready.push(self.runs[id].place, id);
     }
 
     fn count_upload(&mut self, stats: UploadStats) {
@@ -188,13 +184,13 @@ impl Priming {
     }
 
     /// The blobs of a run that were not uploaded and are not in `batch`.
-    fn new_blobs(&self, action: Digest, run: &Run, batch: &FxHashSet<Digest>) -> FxHashSet<Digest> {
+    fn new_blobs(&self, run: &Run, batch: &FxHashSet<Digest>) -> FxHashSet<Digest> {
         let mut new = FxHashSet::default();
         let Some(recipe) = &run.recipe else { return new };
         let is_new = |digest: &Digest| {
-            !batch.contains(digest) && !self.submissions.stored.contains(digest) && self.made.contains_key(digest)
+            self.made.contains_key(digest) && !self.submissions.stored.contains(digest) && !batch.contains(digest)
         };
-        new.extend([Some(action), recipe.command].into_iter().flatten().filter(is_new));
+        new.extend([Some(run.action), recipe.command].into_iter().flatten().filter(is_new));
         let mut pending = vec![recipe.input_root];
         pending.extend(&recipe.platforms);
         while let Some(digest) = pending.pop() {
@@ -248,27 +244,26 @@ impl Priming {
             return;
         }
         while self.progress.running < self.window.size() as u64 {
-            let Some(digest) = self.submissions.ready.pop() else { break };
-            let wanted = self.is_wanted(&digest);
-            if self.runs.table.get(&digest).is_none_or(|run| run.stage != Stage::Submit) {
+            let Some(id) = self.submissions.ready.pop() else { break };
+            if self.runs[id].stage != Stage::Submit {
                 continue;
             }
-            if !wanted {
-                self.lay_aside(digest);
+            if !self.is_wanted(id) {
+                self.lay_aside(id);
                 continue;
             }
-            if self.comes_too_late(&digest, now) {
-                for id in self.runs.table.get(&digest).map(|run| run.acts.clone()).unwrap_or_default() {
-                    self.give_way(id);
+            if self.comes_too_late(id, now) {
+                for act in self.runs[id].acts.clone() {
+                    self.give_way(act);
                 }
-                self.lay_aside(digest);
+                self.lay_aside(id);
                 continue;
             }
-            self.set_stage(digest, Stage::Running);
-            let Some(run) = self.runs.table.get_mut(&digest) else { continue };
+            self.set_stage(id, Stage::Running);
+            let run = &mut self.runs[id];
             let priority = self.options.priority.saturating_add(run.place.priority(self.tables.longest));
-            let request = ExecuteRequest { action: digest, cache_lookup: CacheLookup::Use, priority };
-            let watch = self.tasks.execute(Arc::clone(&execution), request);
+            let request = ExecuteRequest { action: run.action, cache_lookup: CacheLookup::Use, priority };
+            let watch = self.tasks.execute(id, Arc::clone(&execution), request);
             if run.rounds == 0 && run.refusals == 0 {
                 self.totals.executions += 1;
             }
@@ -282,13 +277,13 @@ impl Priming {
                 started: false,
             }));
             self.progress.running += 1;
-            self.show(&digest, ActionStep::Submitted);
+            self.show(id, ActionStep::Submitted);
         }
     }
 
     /// Whether the build will ask for it, and execute it as well, before it is done.
-    fn comes_too_late(&self, digest: &Digest, now: Instant) -> bool {
-        let Some(run) = self.runs.table.get(digest) else { return false };
+    fn comes_too_late(&self, id: RunId, now: Instant) -> bool {
+        let run = &self.runs[id];
         self.options.when_reached == WhenReached::GiveWay
             && run.askers.is_empty()
             && run.acts.iter().all(|id| {
@@ -301,18 +296,17 @@ impl Priming {
     }
 
     /// The service has said something about a run.
-    pub(super) fn take_news(&mut self, (digest, news): News) {
-        let Some(run) = self.runs.table.get_mut(&digest) else { return };
-        let Some(running) = &mut run.running else { return };
+    pub(super) fn take_news(&mut self, (id, news): News) {
+        let Some(running) = &mut self.runs[id].running else { return };
         match news {
             Some(Ok(ExecutionUpdate::Accepted { operation })) => {
                 running.operation = Some(operation);
                 if running.unwanted {
-                    self.withdraw(digest);
+                    self.withdraw(id);
                 } else if self.options.completion == Completion::Detach {
                     let accepted_after = running.requested.elapsed();
-                    self.started(digest, Some(accepted_after));
-                    self.leave(digest);
+                    self.started(id, Some(accepted_after));
+                    self.leave(id);
                 }
             }
             Some(Ok(ExecutionUpdate::Delayed { retry_after })) => {
@@ -323,45 +317,45 @@ impl Priming {
                 running.stage = stage;
                 let unwanted = running.unwanted;
                 if stage == ExecutionStage::Executing {
-                    self.started(digest, None);
-                    self.show(&digest, ActionStep::Executing);
+                    self.started(id, None);
+                    self.show(id, ActionStep::Executing);
                 }
                 if unwanted {
-                    self.withdraw(digest);
+                    self.withdraw(id);
                 }
             }
             Some(Ok(ExecutionUpdate::Done(outcome))) => {
                 running.watch.abort();
                 let times = if outcome.cached { Times::default() } else { Times::of(&outcome.result) };
-                self.started(digest, times.queued.filter(|_| !outcome.cached));
+                self.started(id, times.queued.filter(|_| !outcome.cached));
                 let Times { queued, executed } = times;
-                self.show(&digest, ActionStep::Completed { cached: outcome.cached, queued, executed });
-                self.completed(digest, &outcome.result);
+                self.show(id, ActionStep::Completed { cached: outcome.cached, queued, executed });
+                self.completed(id, &outcome.result);
             }
             Some(Err(error)) => {
                 running.watch.abort();
                 match error.kind() {
-                    ErrorKind::MissingInputs => self.supply(digest, &error),
-                    ErrorKind::Exhausted => self.put_off(digest, &error),
+                    ErrorKind::MissingInputs => self.supply(id, &error),
+                    ErrorKind::Exhausted => self.put_off(id, &error),
                     kind => {
                         if kind == ErrorKind::Unavailable {
                             self.window.failed(running.ticket);
                         }
-                        self.fail(digest, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
+                        self.fail(id, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
                     }
                 }
             }
             None => {
-                self.fail(digest, &Skip::new(SkipKind::Service, "the service ended the execution without a result"));
+                self.fail(id, &Skip::new(SkipKind::Service, "the service ended the execution without a result"));
             }
         }
     }
 
     /// An execution has begun, and the service said so or is even done with
     /// it; `queued` is how long it says that the action waited.
-    fn started(&mut self, digest: Digest, queued: Option<Duration>) {
+    fn started(&mut self, id: RunId, queued: Option<Duration>) {
         let in_flight = usize::try_from(self.progress.running).unwrap_or(usize::MAX);
-        let Some(running) = self.runs.table.get_mut(&digest).and_then(|run| run.running.as_mut()) else { return };
+        let Some(running) = &mut self.runs[id].running else { return };
         if std::mem::replace(&mut running.started, true) {
             return;
         }
@@ -375,57 +369,57 @@ impl Priming {
     }
 
     /// The service has no room for a run, and the client has asked for long enough: later, after a rest for all.
-    fn put_off(&mut self, digest: Digest, error: &Error) {
-        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+    fn put_off(&mut self, id: RunId, error: &Error) {
+        let run = &mut self.runs[id];
         let Some(running) = &run.running else { return };
         self.window.refused(running.ticket, error.retry_after(), Instant::now());
         self.progress.refused += 1;
         run.refusals += 1;
         if run.refusals > MAX_REFUSALS || error.retry_after().is_some_and(|wait| wait > LONGEST_GRANTED) {
-            self.fail(digest, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
-        } else if self.is_wanted(&digest) {
-            self.make_ready(digest);
+            self.fail(id, &Skip::new(SkipKind::Service, format!("it cannot be executed: {error}")));
+        } else if self.is_wanted(id) {
+            self.make_ready(id);
         } else {
-            self.lay_aside(digest);
+            self.lay_aside(id);
         }
     }
 
     /// Detached: the service has it, and nobody waits for the result.
-    fn leave(&mut self, digest: Digest) {
-        if let Some(running) = self.runs.table.get(&digest).and_then(|run| run.running.as_ref()) {
+    fn leave(&mut self, id: RunId) {
+        if let Some(running) = &self.runs[id].running {
             running.watch.abort();
         }
-        self.end(digest, Ended::Submitted);
+        self.end(id, Ended::Submitted);
     }
 
     /// Inputs are missing: those that we hold are stored again.
-    fn supply(&mut self, digest: Digest, error: &Error) {
+    fn supply(&mut self, id: RunId, error: &Error) {
         let missing = error.digests();
-        let Some(run) = self.runs.table.get_mut(&digest) else { return };
+        let run = &mut self.runs[id];
         run.rounds += 1;
-        let too_often = run.rounds > MAX_ROUNDS;
+        let (action, too_often) = (run.action, run.rounds > MAX_ROUNDS);
         let held = missing.iter().all(|digest| self.held(digest).is_some());
-        let start = if missing.is_empty() { &[digest][..] } else { missing };
-        let lost = self.at_and_below(digest, start);
+        let start = if missing.is_empty() { &[action][..] } else { missing };
+        let lost = self.at_and_below(id, start);
         if too_often || !held || lost.is_empty() {
-            return self.fail(digest, &Skip::new(SkipKind::MissingInputs, describe(missing, error)));
+            return self.fail(id, &Skip::new(SkipKind::MissingInputs, describe(missing, error)));
         }
-        self.set_stage(digest, Stage::Restoring);
+        self.set_stage(id, Stage::Restoring);
         let store = Arc::clone(&self.services.blobs);
-        self.tasks.push(async move { Done::Restored { run: digest, outcome: restore(store, lost).await } });
+        self.tasks.push(async move { Done::Restored { run: id, outcome: restore(store, lost).await } });
     }
 
     /// The blobs that we hold among `start`, and those that we made of what
     /// they refer to: a service cannot see what is missing below a directory
     /// that is missing.
-    fn at_and_below(&self, run: Digest, start: &[Digest]) -> Vec<Blob> {
+    fn at_and_below(&self, id: RunId, start: &[Digest]) -> Vec<Blob> {
         let mut found = Vec::new();
         let mut seen = FxHashSet::default();
         let mut pending = start.to_vec();
         while let Some(digest) = pending.pop() {
             let Some(blob) = self.held(&digest).filter(|_| seen.insert(digest)) else { continue };
-            if digest == run {
-                if let Some(recipe) = self.runs.table.get(&run).and_then(|run| run.recipe.as_ref()) {
+            if digest == self.runs[id].action {
+                if let Some(recipe) = &self.runs[id].recipe {
                     pending.extend(recipe.command);
                     pending.push(recipe.input_root);
                     pending.extend(&recipe.platforms);
@@ -442,11 +436,11 @@ impl Priming {
         found
     }
 
-    pub(super) fn restored(&mut self, run: Digest, outcome: Result<UploadStats>) {
+    pub(super) fn restored(&mut self, run: RunId, outcome: Result<UploadStats>) {
         match outcome {
             Ok(stats) => {
                 self.count_upload(stats);
-                if self.runs.table.get(&run).is_some_and(|run| run.stage == Stage::Restoring) {
+                if self.runs[run].stage == Stage::Restoring {
                     self.make_ready(run);
                 }
             }
@@ -459,9 +453,8 @@ impl Priming {
 
     /// Nobody wants a run any more. What is queued at the service is taken
     /// back; what executes is left to finish, unless everything is cancelled.
-    pub(super) fn withdraw(&mut self, digest: Digest) {
-        let Some(run) = self.runs.table.get_mut(&digest) else { return };
-        let Some(running) = &mut run.running else { return };
+    pub(super) fn withdraw(&mut self, id: RunId) {
+        let Some(running) = &mut self.runs[id].running else { return };
         running.unwanted = true;
         if !running.is_queued() && !self.cancelled {
             return;
@@ -480,7 +473,7 @@ impl Priming {
                 Done::Cancelled
             });
         }
-        self.lay_aside(digest);
+        self.lay_aside(id);
     }
 }
 

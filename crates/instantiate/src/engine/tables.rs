@@ -10,6 +10,7 @@ use reapi_proto::Digest;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use super::runs::RunId;
 use crate::lookup::{Fit, Loaded, Outside};
 use crate::skip::Skip;
 
@@ -160,33 +161,15 @@ pub(super) struct Act {
     pub(super) waits: Option<String>,
     /// What its consumers were told.
     pub(super) told: Told,
-    pub(super) subscribed: Subscribed,
+    /// The run whose result it wants.
+    pub(super) run: Option<RunId>,
     /// Its last adaptation.
     pub(super) adapted: Option<Digest>,
     /// How often it was adapted to something new.
     pub(super) adaptations: u32,
 }
 
-/// The run that an action subscribes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Subscribed {
-    No,
-    /// That of the action as recorded.
-    Base,
-    /// That of its last adaptation.
-    Adapted,
-}
-
 impl Act {
-    /// The run that it subscribes to.
-    pub(super) fn run(&self) -> Option<Digest> {
-        match self.subscribed {
-            Subscribed::No => None,
-            Subscribed::Base => Some(self.base),
-            Subscribed::Adapted => self.adapted,
-        }
-    }
-
     /// Whether it is known to compile.
     pub(super) fn compiles(&self) -> bool {
         self.compiles == Some(true)
@@ -215,7 +198,7 @@ pub(super) enum Told {
     AsRecorded,
     Lost,
     /// The outputs of this run.
-    OutputsOf(Digest),
+    OutputsOf(RunId),
 }
 
 #[derive(Debug)]
@@ -367,7 +350,7 @@ impl Tables {
                         learned: false,
                         waits: None,
                         told: Told::Nothing,
-                        subscribed: Subscribed::No,
+                        run: None,
                         adapted: None,
                         adaptations: 0,
                     });

@@ -20,6 +20,7 @@ use super::facts::Found;
 use super::inspection::Read;
 use super::learning::{Requests, Studied};
 use super::outputs::Outputs;
+use super::runs::RunId;
 use crate::skip::{Skip, SkipKind};
 
 /// Blobs by digest; what is wrong with one stands in its entry.
@@ -44,17 +45,17 @@ pub(super) enum Done {
     /// Messages and directories of recorded actions were read.
     Prepared(Fetched),
     /// Actions whose results are gone from the cache were read.
-    Bases(Fetched),
+    Bases { runs: Vec<RunId>, bases: Fetched },
     /// The action cache was asked before anything is done.
-    Checked(Vec<(Digest, Result<Lookup, Skip>)>),
+    Checked(Vec<(RunId, Result<Lookup, Skip>)>),
     /// The action cache was asked after execution.
-    Verified(Vec<(Digest, Result<Lookup, Skip>)>),
+    Verified(Vec<(RunId, Result<Lookup, Skip>)>),
     /// What these runs need was uploaded.
-    Uploaded { runs: Vec<Digest>, blobs: Vec<Digest>, outcome: Result<UploadStats> },
+    Uploaded { runs: Vec<RunId>, blobs: Vec<Digest>, outcome: Result<UploadStats> },
     /// What the service said is missing for a run was stored again.
-    Restored { run: Digest, outcome: Result<UploadStats> },
+    Restored { run: RunId, outcome: Result<UploadStats> },
     /// Directories among a run's outputs were read.
-    Outputs { run: Digest, outputs: Outputs },
+    Outputs { run: RunId, outputs: Outputs },
     /// The service was asked to give an operation up.
     Cancelled,
     /// The service was left alone for as long as it needed.
@@ -62,7 +63,7 @@ pub(super) enum Done {
 }
 
 /// News of a run; `None` is the last of them.
-pub(super) type News = (Digest, Option<Result<ExecutionUpdate>>);
+pub(super) type News = (RunId, Option<Result<ExecutionUpdate>>);
 
 /// Everything under way. Dropping it stops all of it: nothing is spawned.
 #[derive(Default)]
@@ -81,8 +82,12 @@ impl Tasks {
     }
 
     /// Requests an execution. The handle stops watching it, not the execution itself.
-    pub(super) fn execute(&mut self, execution: Arc<dyn Execution>, request: ExecuteRequest) -> AbortHandle {
-        let run = request.action;
+    pub(super) fn execute(
+        &mut self,
+        run: RunId,
+        execution: Arc<dyn Execution>,
+        request: ExecuteRequest,
+    ) -> AbortHandle {
         let (handle, registration) = AbortHandle::new_pair();
         let updates = stream::once(async move { execution.execute(request).await }).try_flatten();
         let news = updates.map(move |update| (run, Some(update))).chain(stream::once(async move { (run, None) }));
@@ -127,19 +132,20 @@ pub(super) async fn fetch(blobs: Arc<dyn BlobStore>, mut digests: Vec<Digest>) -
     fetched
 }
 
-/// Looks results up, with all of their outputs. Never fails as a whole.
+/// Looks the results of distinct actions up, with all of their outputs, in the order of the question. Never fails as a
+/// whole.
 pub(super) async fn look_up_results(
     cache: Arc<dyn ActionCache>,
     blobs: Arc<dyn BlobStore>,
     actions: Vec<Digest>,
-) -> Vec<(Digest, Result<Lookup, Skip>)> {
+) -> Vec<Result<Lookup, Skip>> {
     let skip =
         |error: cas_client::Error| Skip::new(SkipKind::Service, format!("the result cannot be looked up: {error}"));
     match cache.fetch_usable_results(&*blobs, &actions).await {
-        Ok(answers) => answers.into_iter().map(|(action, answer)| (action, answer.map_err(skip))).collect(),
+        Ok(answers) => answers.into_iter().map(|(_, answer)| answer.map_err(skip)).collect(),
         Err(error) => {
             let skip = skip(error);
-            actions.into_iter().map(|action| (action, Err(skip.clone()))).collect()
+            actions.iter().map(|_| Err(skip.clone())).collect()
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use overlay::{AdaptError, Adapted, CommandChange, Forest, LevelId, Missing, RewriteError, Standing, Substitution};
+use overlay::{
+    AdaptError, Adapted, CommandChange, Forest, LevelId, Missing, PathId, RewriteError, Standing, Substitution,
+};
 use reapi_proto::Digest;
 use reapi_proto::raw::{Action, ActionEdit, Command, Directory, Node, RawError};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -12,6 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::Priming;
 use super::inspection::{Edits, Inspected};
 use super::learning::is_probe;
+use super::order::{Place, Queue};
 use super::runs::Recipe;
 use super::tables::{ActId, RowId, State, Tables};
 use super::task::{Done, Fetched, fetch};
@@ -20,8 +23,9 @@ use crate::skip::{Skip, SkipKind};
 /// Actions adapted before the engine looks at events again: some milliseconds.
 const CHUNK: usize = 256;
 
-/// So many messages are kept in case that they are needed again.
-const KEPT: usize = 4096;
+/// The most actions that are fetched for at a time, so that memory does not grow with their number, and the first ones
+/// are executed while others are read. What was read for fewer is kept in case that it is needed again.
+const BATCH: usize = 4096;
 
 /// How often an action is adapted to something new. More than the few times
 /// that its authorities can disagree with guesses means that a record's
@@ -35,7 +39,7 @@ type Spot = (RowId, LevelId, Digest);
 #[derive(Default)]
 pub(super) struct Workshop {
     /// Actions whose inputs are all known, some of them changed.
-    pub(super) queue: Vec<ActId>,
+    pub(super) queue: Queue<ActId>,
     /// What is being fetched for.
     batch: Option<Batch>,
     /// Everything is at hand.
@@ -45,6 +49,8 @@ pub(super) struct Workshop {
     bases: FxHashMap<Digest, Result<Bytes, Skip>>,
     commands: FxHashMap<Digest, Result<Bytes, Skip>>,
     pub(super) forest: Forest,
+    /// Those directories in it that were read to be rewritten.
+    read: Vec<Digest>,
     /// Directories that cannot be had.
     absent: FxHashMap<Digest, Skip>,
     /// A directory for each level that was visited.
@@ -79,8 +85,14 @@ impl Workshop {
     }
 
     /// Nothing that was read is going to be looked at: what is adapted once more is read once more.
-    fn forget_messages(&mut self) {
+    fn forget(&mut self, directories: bool) {
         (self.bases, self.commands) = Default::default();
+        if directories {
+            (self.visited, self.misfits) = Default::default();
+            for digest in std::mem::take(&mut self.read) {
+                self.forest.remove(&digest);
+            }
+        }
     }
 
     /// A recorded action; `None` if it was not read.
@@ -121,12 +133,10 @@ impl Workshop {
         }
         // All Commands come first, together with the first directories. What is both is asked for again.
         let commands = std::mem::take(&mut batch.commands);
-        if commands.is_empty() {
-            return self.take_directories(fetched);
-        }
         let (messages, directories): (Fetched, Fetched) =
             fetched.into_iter().partition(|(digest, _)| commands.contains(digest));
         self.commands.extend(messages);
+        self.read.extend(directories.iter().map(|(digest, _)| *digest));
         self.take_directories(directories);
     }
 
@@ -215,15 +225,21 @@ impl Workshop {
 }
 
 impl Priming {
-    /// Starts on what has been queued, unless a batch is being fetched for already.
+    /// Starts on what has been queued, what is executed first first, unless there is something to be adapted already.
     pub(super) fn start_batch(&mut self) {
-        if self.workshop.batch.is_some() || self.workshop.queue.is_empty() {
+        if self.workshop.batch.is_some() || !self.workshop.ready.is_empty() || self.workshop.queue.is_empty() {
             return;
         }
-        let mut acts = std::mem::take(&mut self.workshop.queue);
+        let mut acts = Vec::new();
+        while acts.len() < BATCH
+            && let Some(id) = self.workshop.queue.pop()
+        {
+            if self.tables[id].state == State::Preparing {
+                acts.push(id);
+            }
+        }
         acts.sort_unstable();
         acts.dedup();
-        acts.retain(|id| self.tables[*id].state == State::Preparing);
         let unread = acts.iter().map(|id| self.tables[*id].base).filter(|base| !self.workshop.bases.contains_key(base));
         let needs: Vec<Digest> = unread.collect();
         let batch = Batch {
@@ -324,8 +340,11 @@ impl Priming {
             self.made.extend(self.tables[row].adaptation.take_directories());
         }
         let at_rest = self.workshop.ready.is_empty() && self.workshop.batch.is_none() && self.inspector.is_at_rest();
-        if at_rest && self.workshop.bases.len() > KEPT && self.learning.is_idle() && self.asks.is_empty() {
-            self.workshop.forget_messages();
+        if at_rest && self.workshop.bases.len() >= BATCH && self.learning.is_idle() && self.asks.is_empty() {
+            // Where elements have no place of their own in their trees, roots of artifacts are looked at without reading.
+            let flat = |row: RowId| self.tables[row].adaptation.record().own_root == Some(PathId::ROOT);
+            let directories = !self.tables.row_ids().any(flat);
+            self.workshop.forget(directories);
         }
     }
 
@@ -336,7 +355,7 @@ impl Priming {
         if act.adaptations > MAX_ADAPTATIONS {
             self.give_up(id, unsettled());
         } else {
-            self.workshop.queue.push(id);
+            self.workshop.queue.push(Place::of(&self.tables, id), id);
         }
     }
 
@@ -445,9 +464,9 @@ impl Priming {
             self.keep(id);
             return Ok(());
         }
-        if act.adapted == Some(digest) && act.run() == Some(digest) {
+        if let Some(run) = act.run.filter(|run| act.adapted == Some(digest) && self.runs[*run].action == digest) {
             self.set_state(id, State::Adapted);
-            self.catch_up(id, digest);
+            self.catch_up(id, run);
             return Ok(());
         }
         act.adaptations += 1;

@@ -1,6 +1,8 @@
-//! What a run costs in projects of many elements: where nothing changed, where little did, and as projects grow.
+//! What a run costs in projects of many elements: where nothing changed, where little did, as projects grow, and
+//! through services.
 
 mod project;
+pub(crate) mod services;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +65,7 @@ pub(crate) fn run(runtime: &Runtime, effort: Effort) {
     nothing_changed(runtime, effort);
     growth(runtime, effort);
     blind_actions(runtime, effort);
+    services::run(runtime, effort);
 }
 
 fn nothing_changed(runtime: &Runtime, effort: Effort) {
