@@ -18,7 +18,7 @@ use super::Priming;
 use super::order::{Place, Queue};
 use super::outputs::Outputs;
 use super::tables::{ActId, State, Told};
-use super::task::{Done, Fetched, fetch, look_up_results};
+use super::task::{Answers, Done, Fetched, fetch, look_up_results};
 use super::window::Ticket;
 use super::workshop::do_not_cache;
 use crate::observer::{ActionEvent, ActionKind, ActionStep};
@@ -306,7 +306,7 @@ impl Priming {
         }
     }
 
-    fn look_up(&mut self, due: Vec<RunId>, done: fn(Vec<(RunId, Result<Lookup, Skip>)>) -> Done) {
+    fn look_up(&mut self, due: Vec<RunId>, done: fn(Answers) -> Done) {
         self.progress.lookups += due.len() as u64;
         let actions = due.iter().map(|run| self.runs[*run].action).collect();
         let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
@@ -333,7 +333,7 @@ impl Priming {
         due
     }
 
-    pub(super) fn checked(&mut self, answers: Vec<(RunId, Result<Lookup, Skip>)>) {
+    pub(super) fn checked(&mut self, answers: Answers) {
         self.runs.checking = false;
         for (id, answer) in answers {
             let as_recorded = self.runs[id].as_recorded;
@@ -380,7 +380,7 @@ impl Priming {
         }
     }
 
-    pub(super) fn verified(&mut self, answers: Vec<(RunId, Result<Lookup, Skip>)>) {
+    pub(super) fn verified(&mut self, answers: Answers) {
         self.runs.verifying = false;
         for (id, answer) in answers {
             let ended = match answer {

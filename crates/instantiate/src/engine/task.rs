@@ -26,6 +26,9 @@ use crate::skip::{Skip, SkipKind};
 /// Blobs by digest; what is wrong with one stands in its entry.
 pub(super) type Fetched = Vec<(Digest, Result<Bytes, Skip>)>;
 
+/// What the action cache has of runs.
+pub(super) type Answers = Vec<(RunId, Result<Lookup, Skip>)>;
+
 /// What a task achieved.
 pub(super) enum Done {
     /// Paths were looked up in current trees.
@@ -47,9 +50,9 @@ pub(super) enum Done {
     /// Actions whose results are gone from the cache were read.
     Bases { runs: Vec<RunId>, bases: Fetched },
     /// The action cache was asked before anything is done.
-    Checked(Vec<(RunId, Result<Lookup, Skip>)>),
+    Checked(Answers),
     /// The action cache was asked after execution.
-    Verified(Vec<(RunId, Result<Lookup, Skip>)>),
+    Verified(Answers),
     /// What these runs need was uploaded.
     Uploaded { runs: Vec<RunId>, blobs: Vec<Digest>, outcome: Result<UploadStats> },
     /// What the service said is missing for a run was stored again.

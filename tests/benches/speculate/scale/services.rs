@@ -15,11 +15,11 @@ use cas_client::grpc::GrpcClient;
 use cas_client::{Blob, BlobStoreExt as _, InMemory};
 use overlay::graph::Graph;
 use reapi_proto::Digest;
-use reapi_proto::rpc::Code;
 use reapi_proto::v2::ActionResult;
 use testbed::runner::{FnRunner, RunError};
 use testbed::{Server, ServerConfig};
 use tokio::runtime::{Builder, Runtime};
+use tonic::Code;
 
 use super::project::{Change, Dimensions, Keep, Project};
 use super::{DISTRIBUTION, GROWTH, START, check, number};
