@@ -232,10 +232,11 @@ fn own_root(row: usize) -> String {
 }
 
 fn build(dimensions: Dimensions, row: usize, change: Change, built: &[Built], blobs: &mut Blobs) -> Built {
-    let Dimensions { seeing, blind, .. } = dimensions;
+    let Dimensions { elements, seeing, blind, .. } = dimensions;
     let own = own_root(row);
     let changed = if change == Change::Header && row == 0 { "changed" } else { "old" };
-    let header = blobs.source(format!("int {changed}_{row};\n"));
+    // Projects of other sizes have other actions, even where both are on one service.
+    let header = blobs.source(format!("int {changed}_{row}_of_{elements};\n"));
     let mut sources = BTreeMap::from([("include/h.h".to_owned(), header.clone())]);
     for turn in 0..seeing + blind {
         let edited = matches!(change, Change::Top(_)) && turn == 0;
