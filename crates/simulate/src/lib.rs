@@ -59,7 +59,7 @@ pub enum SimulationError {
     /// The conditions cannot be.
     #[error("{0}")]
     Conditions(String),
-    /// The engine had actions executed that the build did not ask for, which is an error of the engine.
+    /// The engine asked for executions of actions that the build never asks for, which is an error of the engine.
     #[error("{count} executions were not what the build asked for, {example} among them")]
     Mispredicted {
         /// How many.

@@ -308,3 +308,36 @@ impl fmt::Debug for Service {
         f.write_str("Service")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cas_client::CacheLookup;
+
+    use super::*;
+    use crate::state::FUNCTION;
+    use crate::{Parameters, SimulationError};
+
+    /// What is asked for is an action of the build, and everything that it takes is stored.
+    #[tokio::test(start_paused = true)]
+    async fn only_what_the_build_runs_is_executed() -> std::result::Result<(), SimulationError> {
+        let project =
+            Project::new(Parameters { elements: 2, actions: 3, depth: 2, ..Parameters::default() }.generate()?)?;
+        let store = Arc::new(Store::new(Arc::clone(&project.blobs), project.present.clone(), Duration::ZERO));
+        let service = Service::new(&project, Arc::clone(&store), 1, Duration::ZERO);
+        let execute = |action| service.execute(ExecuteRequest { action, cache_lookup: CacheLookup::Use, priority: 0 });
+        let failure = |outcome: Result<_>| outcome.err().map(|error| error.kind());
+
+        let unknown = FUNCTION.digest(b"no action of any build");
+        assert_eq!(failure(execute(unknown).await), Some(ErrorKind::Invalid));
+        assert_eq!(service.refused(), [unknown]);
+
+        let changed = (0..).take(project.jobs.all.len()).find(|job| !project.jobs.as_recorded.contains(*job));
+        let Some(job) = changed else { return Err(SimulationError::Internal("nothing has changed".to_owned())) };
+        let action = project.jobs.all[job as usize].action;
+        assert_eq!(failure(execute(action).await), Some(ErrorKind::MissingInputs));
+        store.put(project.rows.iter().flat_map(|row| row.inputs.iter().copied()));
+        assert_eq!(failure(execute(action).await), None);
+        assert_eq!((service.executions(), service.refused().len()), (1, 1));
+        Ok(())
+    }
+}
