@@ -129,6 +129,18 @@ fn builders_and_max_jobs_bound_the_build() {
     check(&run(&project, &narrow, Mode::Primed), seconds(10), seconds(1));
 }
 
+/// A build asks for so many actions at once: where there are as many workers, more of them change nothing.
+#[test]
+fn workers_that_nobody_asks_for_make_no_difference() {
+    let project = made(wide(40));
+    let rebuilt = |workers| {
+        let conditions = Conditions { builders: 3, max_jobs: 4, ..idle(workers) };
+        run(&project, &conditions, Mode::None)
+    };
+    assert_eq!(rebuilt(12), rebuilt(1200));
+    assert!(rebuilt(1).makespan > rebuilt(12).makespan);
+}
+
 #[test]
 fn what_did_not_change_is_not_executed() {
     let mut shape = wide(6);

@@ -159,6 +159,10 @@ impl Runs {
         id
     }
 
+    fn find(&self, action: &Digest) -> Option<RunId> {
+        self.by_action.get(action).copied()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = RunId> + use<> {
         (0..self.all.len()).filter_map(|row| u32::try_from(row).ok()).map(RunId)
     }
@@ -294,26 +298,23 @@ impl Priming {
             let due = self.due(|runs| runs.check.pop(), &Stage::Check);
             if !due.is_empty() {
                 self.runs.checking = true;
-                self.look_up(due, Done::Checked);
+                self.look_up(&due, Done::Checked);
             }
         }
         if !self.runs.verifying {
             let due = self.due(|runs| runs.verify.pop(), &Stage::Verify);
             if !due.is_empty() {
                 self.runs.verifying = true;
-                self.look_up(due, Done::Verified);
+                self.look_up(&due, Done::Verified);
             }
         }
     }
 
-    fn look_up(&mut self, due: Vec<RunId>, done: fn(Answers) -> Done) {
+    fn look_up(&mut self, due: &[RunId], done: fn(Answers) -> Done) {
         self.progress.lookups += due.len() as u64;
         let actions = due.iter().map(|run| self.runs[*run].action).collect();
         let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
-        self.tasks.push(async move {
-            let answers = look_up_results(cache, blobs, actions).await;
-            done(due.into_iter().zip(answers).collect())
-        });
+        self.tasks.push(async move { done(look_up_results(cache, blobs, actions).await) });
     }
 
     /// Takes a batch off a queue; what nobody wants any more is left idle.
@@ -335,7 +336,8 @@ impl Priming {
 
     pub(super) fn checked(&mut self, answers: Answers) {
         self.runs.checking = false;
-        for (id, answer) in answers {
+        for (action, answer) in answers {
+            let Some(id) = self.runs.find(&action) else { continue };
             let as_recorded = self.runs[id].as_recorded;
             match answer {
                 Err(skip) => self.fail(id, &skip),
@@ -382,7 +384,8 @@ impl Priming {
 
     pub(super) fn verified(&mut self, answers: Answers) {
         self.runs.verifying = false;
-        for (id, answer) in answers {
+        for (action, answer) in answers {
+            let Some(id) = self.runs.find(&action) else { continue };
             let ended = match answer {
                 Ok(Lookup::Hit(result)) if result.exit_code == 0 => Ended::Executed,
                 Ok(Lookup::Hit(result)) => {

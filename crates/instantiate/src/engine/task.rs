@@ -26,8 +26,8 @@ use crate::skip::{Skip, SkipKind};
 /// Blobs by digest; what is wrong with one stands in its entry.
 pub(super) type Fetched = Vec<(Digest, Result<Bytes, Skip>)>;
 
-/// What the action cache has of runs.
-pub(super) type Answers = Vec<(RunId, Result<Lookup, Skip>)>;
+/// What the action cache has, by action.
+pub(super) type Answers = Vec<(Digest, Result<Lookup, Skip>)>;
 
 /// What a task achieved.
 pub(super) enum Done {
@@ -135,20 +135,19 @@ pub(super) async fn fetch(blobs: Arc<dyn BlobStore>, mut digests: Vec<Digest>) -
     fetched
 }
 
-/// Looks the results of distinct actions up, with all of their outputs, in the order of the question. Never fails as a
-/// whole.
+/// Looks results up, with all of their outputs. Never fails as a whole.
 pub(super) async fn look_up_results(
     cache: Arc<dyn ActionCache>,
     blobs: Arc<dyn BlobStore>,
     actions: Vec<Digest>,
-) -> Vec<Result<Lookup, Skip>> {
+) -> Answers {
     let skip =
         |error: cas_client::Error| Skip::new(SkipKind::Service, format!("the result cannot be looked up: {error}"));
     match cache.fetch_usable_results(&*blobs, &actions).await {
-        Ok(answers) => answers.into_iter().map(|(_, answer)| answer.map_err(skip)).collect(),
+        Ok(answers) => answers.into_iter().map(|(action, answer)| (action, answer.map_err(skip))).collect(),
         Err(error) => {
             let skip = skip(error);
-            actions.iter().map(|_| Err(skip.clone())).collect()
+            actions.into_iter().map(|action| (action, Err(skip.clone()))).collect()
         }
     }
 }
