@@ -70,12 +70,14 @@ fn own_source() {
     let first = world.build("app.bst", &[]);
     let artifact = world.key("app.bst");
 
+    // Nothing but this element is built: whether priming beside the build is ahead of it is the machine's affair.
     world.edit(UTIL_C, "number + number", "3 * number");
+    let primed = world.prime("app.bst");
+    figure("executed by priming: util.c and the link", 2, &primed["totals"]["executed"]);
     let second = world.build("app.bst", &[]);
     let asked = world.asked();
     figure("hits after a change of util.c", 3, asked.hits);
     figure("executed after a change of util.c", 0, asked.executed);
-    figure("of these primed: util.c and the link", 2, second.of("app.bst", "primed_hits"));
     figure("wasted", 0, second.of("app.bst", "wasted"));
     figure("a new artifact", true, world.key("app.bst") != artifact);
     figure("a new record", true, second.record("app.bst") != first.record("app.bst"));
@@ -90,6 +92,8 @@ fn own_source() {
     world.edit(UTIL_C, "#include \"common.h\"", "#include \"common.h\"\n#include \"extra.h\"");
     world.edit(UTIL_C, "4 * number", "4 * number + EXTRA");
     world.add("files/app/extra.h", "#define EXTRA 1\n");
+    let primed = world.prime("app.bst");
+    figure("executed by priming after a new header", 2, &primed["totals"]["executed"]);
     let fourth = world.build("app.bst", &[]);
     figure("executed after a new header", 0, world.asked().executed);
     let explained = world.explain("app.bst");
