@@ -162,6 +162,7 @@ impl<'a> Build<'a> {
         }
         self.tell(|| Event::Requested { action });
         sleep(latency).await;
+        let mut after = latency;
         if self.service.has_result(job) {
             self.hits.set(self.hits.get() + 1);
         } else {
@@ -170,9 +171,9 @@ impl<'a> Build<'a> {
             sleep(latency * 2 + latency / 2).await;
             self.store_inputs(row, blob);
             self.service.submit(job, PRIORITY).done().await;
-            sleep(latency / 2).await;
+            after += latency / 2;
         }
-        sleep(latency).await;
+        sleep(after).await;
         turn
     }
 

@@ -49,10 +49,11 @@ impl BlobId {
 }
 
 /// Every blob of a project before and after the change, numbered: what simulations share. They are known by the first
-/// half of their hashes, which tells them apart well enough: there are millions of them.
+/// half of their hashes, which tells them apart well enough: there are millions of them. Their sizes stand there as
+/// well, since whoever looks one up compares it.
 #[derive(Default)]
 pub(crate) struct Blobs {
-    by_hash: FxHashMap<[u8; 16], BlobId>,
+    by_hash: FxHashMap<[u8; 16], (BlobId, u32)>,
     data: Vec<Bytes>,
     /// Where what each refers to ends in `below`.
     ends: Vec<u32>,
@@ -68,12 +69,13 @@ impl Blobs {
     /// Inserts a copy that takes no more memory than its bytes. `None` if something that it refers to is not there.
     pub(crate) fn insert(&mut self, digest: &Digest, bytes: &[u8], below: &[Digest]) -> Option<BlobId> {
         let id = BlobId(u32::try_from(self.data.len()).ok()?);
-        let known = *self.by_hash.entry(key(digest)).or_insert(id);
+        let size = u32::try_from(bytes.len()).ok()?;
+        let (known, _) = *self.by_hash.entry(key(digest)).or_insert((id, size));
         if known != id {
             return Some(known);
         }
         for digest in below {
-            self.below.push(*self.by_hash.get(&key(digest))?);
+            self.below.push(self.by_hash.get(&key(digest))?.0);
         }
         self.ends.push(u32::try_from(self.below.len()).ok()?);
         if self.room.capacity() < bytes.len() {
@@ -85,8 +87,8 @@ impl Blobs {
     }
 
     pub(crate) fn find(&self, digest: &Digest) -> Option<BlobId> {
-        let id = *self.by_hash.get(&key(digest))?;
-        (self.data[id.0 as usize].len() as u64 == digest.size_bytes()).then_some(id)
+        let (id, size) = *self.by_hash.get(&key(digest))?;
+        (u64::from(size) == digest.size_bytes()).then_some(id)
     }
 
     /// What has to be stored for a blob to be of use: of an action, its command and its input root; of a directory,

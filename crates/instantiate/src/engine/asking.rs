@@ -203,8 +203,8 @@ impl Priming {
         action.command_digest = Some(command_digest.into());
         let action = Bytes::from(action.encode_to_vec());
         let digest = function.digest(&action);
-        self.made.insert(command_digest, command);
-        self.made.insert(digest, action);
+        self.made.add(command_digest, command);
+        self.made.add(digest, action);
         Ok((digest, Recipe { input_root: root, platforms: adapted.platforms, command: Some(command_digest) }))
     }
 

@@ -85,7 +85,7 @@ impl Priming {
             let now = match outcome {
                 Ok(New { node, blobs }) => {
                     if let Node::File { digest, .. } = &node {
-                        self.made_files.insert(*digest);
+                        self.made.add_file(*digest);
                     }
                     self.made.extend(blobs);
                     Now::Is(node)

@@ -20,8 +20,7 @@ impl Priming {
     /// What became of everything.
     pub(super) fn finish(mut self: Box<Self>, elements: &[Wanted<'_>], loaded: Vec<Result<Loaded, Unused>>) -> Report {
         // What the report does not need makes room for it.
-        (self.workshop, self.inspector, self.submissions) = Default::default();
-        (self.made, self.made_files) = Default::default();
+        (self.workshop, self.inspector, self.submissions, self.made) = Default::default();
         let mut totals = std::mem::take(&mut self.totals);
         let Progress { refused, lookups, listings, .. } = self.progress;
         (totals.refused, totals.lookups, totals.listings) = (refused, lookups, listings);

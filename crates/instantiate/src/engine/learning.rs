@@ -34,7 +34,7 @@ pub(super) struct Learning {
     doubtful: BTreeSet<RowId>,
     /// Records of which that is to be found out: something of theirs was dropped, or has become known since.
     unjudged: BTreeSet<RowId>,
-    /// Records something of which was ever dropped: of the others, nothing needs to be learned.
+    /// Records something of which may be dropped: of the others, nothing needs to be learned.
     dropped: FxHashSet<RowId>,
     /// The recorded steps of a record: where a command runs and what it makes.
     steps: FxHashMap<RowId, FxHashMap<Step, Vec<ActId>>>,
@@ -126,6 +126,9 @@ impl Priming {
             } else {
                 self.learning.doubtful.remove(&row);
             }
+            if !self.has_dropped(row) {
+                self.learning.dropped.remove(&row);
+            }
         }
         let queue = std::mem::take(&mut self.learning.queue);
         if self.learning.doubtful.is_empty() {
@@ -152,6 +155,12 @@ impl Priming {
         if self.learning.dropped.contains(&row) {
             self.learning.unjudged.insert(row);
         }
+    }
+
+    fn has_dropped(&self, row: RowId) -> bool {
+        let row = &self.tables[row];
+        let dropped = |id: &ActId| matches!(self.tables[*id].state, State::Dropped(_));
+        matches!(row.gate, Gate::Closed(_)) || row.acts.iter().flatten().any(dropped)
     }
 
     /// Whether something could be learned about a record.

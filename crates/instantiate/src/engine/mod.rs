@@ -14,6 +14,7 @@ mod inspection;
 mod learning;
 mod order;
 mod outputs;
+mod products;
 mod runs;
 mod submit;
 mod tables;
@@ -26,12 +27,11 @@ mod workshop;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use overlay::graph::Graph;
 use overlay::{Demand, TreeKind};
-use reapi_proto::{Digest, DigestFunction};
-use rustc_hash::{FxHashMap, FxHashSet};
+use reapi_proto::DigestFunction;
+use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::event::Event;
@@ -44,6 +44,7 @@ use asking::Ask;
 use facts::TreeLookup;
 use inspection::Inspector;
 use learning::Learning;
+use products::Products;
 use runs::Runs;
 use submit::Submissions;
 use tables::{Act, ActId, RowId, State, Tables};
@@ -264,10 +265,7 @@ struct Priming {
     learning: Learning,
     /// What passed between the build's beginning with an element and its commands, for the last one that it reached.
     setting_up: Duration,
-    /// Every message and directory that adapting made.
-    made: FxHashMap<Digest, Bytes>,
-    /// The files among them.
-    made_files: FxHashSet<Digest>,
+    made: Products,
     runs: Runs,
     submissions: Submissions,
     window: Window,
@@ -309,8 +307,7 @@ impl Priming {
             asks: FxHashMap::default(),
             learning: Learning::default(),
             setting_up: order::ELEMENT,
-            made: FxHashMap::default(),
-            made_files: FxHashSet::default(),
+            made: Products::default(),
             runs: Runs::default(),
             submissions: Submissions::default(),
             window: Window::new(jobs),

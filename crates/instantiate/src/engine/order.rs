@@ -34,12 +34,16 @@ const MAX_PASSES: usize = 64;
 /// element is being built goes the other way: the build comes towards it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
-    remaining: Reverse<Duration>,
+    /// Nanoseconds. Queues are long, so that it matters how much room a place takes.
+    remaining: Reverse<u64>,
     rank: u32,
-    after_probes: bool,
-    last_first: Reverse<u32>,
+    /// Among what is equal so far, the greater one first: probes, then what is learned, then the rest.
+    within: Reverse<u32>,
     act: ActId,
 }
+
+/// What makes a probe greater than whatever is no probe.
+const PROBE: u32 = 1 << 31;
 
 /// Runs or actions, the one first whose place is first. Gives back what room it does not need any more.
 pub(super) struct Queue<T>(BinaryHeap<Reverse<(Place, T)>>);
@@ -83,20 +87,17 @@ impl Place {
             () if learned => tables[owner].behind,
             () => critical,
         };
-        let last_first = if learned { u32::try_from(act.index()).unwrap_or(u32::MAX) } else { 0 };
-        Self {
-            remaining: Reverse(remaining),
-            rank: tables[owner].rank,
-            after_probes: !probe,
-            last_first: Reverse(last_first),
-            act,
-        }
+        let last_first = if learned { u32::try_from(act.index()).unwrap_or(u32::MAX).min(PROBE - 1) } else { 0 };
+        let within = if probe { PROBE | last_first } else { last_first };
+        let remaining = u64::try_from(remaining.as_nanos()).unwrap_or(u64::MAX);
+        Self { remaining: Reverse(remaining), rank: tables[owner].rank, within: Reverse(within), act }
     }
 
     /// How much later the service may execute it than what has the `longest` remaining path.
     pub(super) fn priority(&self, longest: Duration) -> i32 {
         let Reverse(remaining) = self.remaining;
-        let shorter = longest.saturating_sub(remaining).as_millis() * PRIORITY_STEPS.unsigned_abs() as u128;
+        let shorter =
+            longest.saturating_sub(Duration::from_nanos(remaining)).as_millis() * PRIORITY_STEPS.unsigned_abs() as u128;
         let steps = shorter.checked_div(longest.as_millis()).unwrap_or_default();
         i32::try_from(steps).unwrap_or(PRIORITY_STEPS)
     }

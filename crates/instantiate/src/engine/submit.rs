@@ -41,8 +41,6 @@ pub(super) struct Submissions {
     uploading: bool,
     /// Uploaded.
     ready: Queue<RunId>,
-    /// Blobs of ours that the store has.
-    stored: FxHashSet<Digest>,
     spent: Spent,
     /// Until when nothing is submitted, if that is being waited for.
     rests_until: Option<Instant>,
@@ -137,7 +135,7 @@ impl Priming {
         match outcome {
             Ok(stats) => {
                 self.count_upload(stats);
-                self.submissions.stored.extend(blobs);
+                self.made.stored(blobs);
                 for run in runs {
                     if self.runs[run].stage == Stage::Uploading {
                         self.make_ready(run);
@@ -187,9 +185,7 @@ impl Priming {
     fn new_blobs(&self, run: &Run, batch: &FxHashSet<Digest>) -> FxHashSet<Digest> {
         let mut new = FxHashSet::default();
         let Some(recipe) = &run.recipe else { return new };
-        let is_new = |digest: &Digest| {
-            self.made.contains_key(digest) && !self.submissions.stored.contains(digest) && !batch.contains(digest)
-        };
+        let is_new = |digest: &Digest| self.made.is_new(digest) && !batch.contains(digest);
         new.extend([Some(run.action), recipe.command].into_iter().flatten().filter(is_new));
         let mut pending = vec![recipe.input_root];
         pending.extend(&recipe.platforms);
@@ -200,14 +196,11 @@ impl Priming {
             }
             if let Some(directory) = self.made.get(&digest).and_then(|bytes| Directory::parse(bytes.clone()).ok()) {
                 pending.extend(directory.directories().map(|(_, child)| child));
-                if !self.made_files.is_empty() {
-                    let files = directory.entries().filter_map(|entry| match entry.node {
-                        Node::File { digest, .. } if self.made_files.contains(&digest) => Some(digest),
+                if self.made.has_files() {
+                    new.extend(directory.entries().filter_map(|entry| match entry.node {
+                        Node::File { digest, .. } if self.made.is_file(&digest) && is_new(&digest) => Some(digest),
                         _ => None,
-                    });
-                    new.extend(
-                        files.filter(|digest| !batch.contains(digest) && !self.submissions.stored.contains(digest)),
-                    );
+                    }));
                 }
             }
         }
@@ -429,7 +422,7 @@ impl Priming {
                     Node::Directory { digest } | Node::File { digest, .. } => Some(digest),
                     Node::Symlink { .. } => None,
                 });
-                pending.extend(children.filter(|child| self.made.contains_key(child)));
+                pending.extend(children.filter(|child| self.made.contains(child)));
             }
             found.push(blob);
         }

@@ -50,6 +50,10 @@ impl Priming {
     pub(super) fn weigh(&mut self, row: RowId, root: LevelId, look: Look) -> Option<Weight> {
         let Self { tables, inspector, workshop, .. } = self;
         let adaptation = &tables[row].adaptation;
+        let known = inspector.below.get(&row).filter(|below| below.generation == adaptation.generation());
+        if let Some(weight) = known.and_then(|below| below.verdicts.get(&(root, look))) {
+            return Some(*weight);
+        }
         let mut below = inspector.below.remove(&row).unwrap_or_default();
         if below.generation != adaptation.generation() {
             below = Below { generation: adaptation.generation(), ..Below::default() };

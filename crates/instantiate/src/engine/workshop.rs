@@ -44,9 +44,9 @@ pub(super) struct Workshop {
     batch: Option<Batch>,
     /// Everything is at hand.
     pub(super) ready: VecDeque<ActId>,
-    /// Recorded actions and their Commands as they were read: parsed when they are looked at, as that takes less time
-    /// than room.
-    bases: FxHashMap<Digest, Result<Bytes, Skip>>,
+    /// Recorded actions.
+    bases: FxHashMap<Digest, Result<Action, Skip>>,
+    /// Their Commands as they were read: each is looked at once, as a rule.
     commands: FxHashMap<Digest, Result<Bytes, Skip>>,
     pub(super) forest: Forest,
     /// Those directories in it that were read to be rewritten.
@@ -97,16 +97,12 @@ impl Workshop {
 
     /// A recorded action; `None` if it was not read.
     pub(super) fn base(&self, digest: &Digest) -> Option<Result<Action, Skip>> {
-        let what = |error| Skip::new(SkipKind::Malformed, format!("the recorded action cannot be read: {error}"));
-        match self.bases.get(digest)? {
-            Ok(bytes) => Some(Action::parse(bytes.clone()).map_err(what)),
-            Err(skip) => Some(Err(skip.clone())),
-        }
+        self.bases.get(digest).cloned()
     }
 
     /// The message of a recorded action, if it was read.
     pub(super) fn base_bytes(&self, digest: &Digest) -> Option<&Bytes> {
-        self.bases.get(digest)?.as_ref().ok()
+        Some(self.bases.get(digest)?.as_ref().ok()?.bytes())
     }
 
     /// The Command of an action, if it was read.
@@ -124,7 +120,9 @@ impl Workshop {
 
     /// Base Actions, as they were read.
     pub(super) fn take_bases(&mut self, fetched: Fetched) {
-        self.bases.extend(fetched);
+        let what = |error| Skip::new(SkipKind::Malformed, format!("the recorded action cannot be read: {error}"));
+        let parsed = |bytes: Result<Bytes, Skip>| bytes.and_then(|bytes| Action::parse(bytes).map_err(what));
+        self.bases.extend(fetched.into_iter().map(|(digest, bytes)| (digest, parsed(bytes))));
     }
 
     fn take(&mut self, batch: &mut Batch, fetched: Fetched) {
@@ -160,7 +158,7 @@ impl Workshop {
     /// A recorded action with its Command.
     pub(super) fn know(&mut self, base: Digest, action: &Action, command: &Command) {
         self.commands.insert(action.command_digest(), Ok(command.bytes().clone()));
-        self.bases.insert(base, Ok(action.bytes().clone()));
+        self.bases.insert(base, Ok(action.clone()));
     }
 
     /// Whether a directory was asked for in vain.
@@ -345,6 +343,7 @@ impl Priming {
             let flat = |row: RowId| self.tables[row].adaptation.record().own_root == Some(PathId::ROOT);
             let directories = !self.tables.row_ids().any(flat);
             self.workshop.forget(directories);
+            self.made.forget();
         }
     }
 
@@ -433,15 +432,15 @@ impl Priming {
                     self.made.extend(rewritten.new);
                     return Ok(rewritten.root);
                 }
-                Err(RewriteError::Missing(Missing(digest))) if self.made.contains_key(&digest) => {
-                    let bytes = self.made[&digest].clone();
-                    self.workshop.take_directory(digest, Ok(bytes));
-                }
-                Err(RewriteError::Missing(Missing(digest))) if !self.workshop.is_absent(&digest) => {
-                    self.inspector.read_directory(digest);
-                    self.inspector.park(id);
-                    return Err(Setback::Parked);
-                }
+                Err(RewriteError::Missing(Missing(digest))) => match self.made.get(&digest).cloned() {
+                    Some(bytes) => self.workshop.take_directory(digest, Ok(bytes)),
+                    None if self.workshop.is_absent(&digest) => return Err(self.setback(Missing(digest).into())),
+                    None => {
+                        self.inspector.read_directory(digest);
+                        self.inspector.park(id);
+                        return Err(Setback::Parked);
+                    }
+                },
                 Err(error) => return Err(self.setback(error)),
             }
         }
@@ -477,7 +476,7 @@ impl Priming {
         self.tell(id, super::tables::Told::Nothing);
         self.tables[id].adapted = Some(digest);
         self.set_state(id, State::Adapted);
-        self.made.insert(digest, action);
+        self.made.add(digest, action);
         let recipe = Recipe { input_root, platforms, command: command.as_ref().map(|(digest, _)| *digest) };
         self.made.extend(command);
         self.subscribe(id, digest, Some(recipe));
