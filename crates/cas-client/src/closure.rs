@@ -72,10 +72,10 @@ pub(crate) async fn missing(store: &dyn BlobStore, results: &[&ActionResult]) ->
     let trees = ReadTrees::read(store, trees).await?;
     let directories = Directories::new(read_trees(store, &roots, |_| false, &TreeBudget::default()).await?);
 
-    let mut wanted: Vec<Result<FxHashSet<Digest>>> = Vec::with_capacity(needs.len());
+    let mut wanted: Vec<Result<Vec<Digest>>> = Vec::with_capacity(needs.len());
     for needs in needs {
         wanted.push(needs.and_then(|needs| {
-            let mut wanted: FxHashSet<Digest> = needs.blobs.into_iter().collect();
+            let mut wanted = needs.blobs;
             for (tree, root) in needs.trees {
                 trees.add_closure(store, tree, root, &mut wanted)?;
             }
@@ -87,7 +87,11 @@ pub(crate) async fn missing(store: &dyn BlobStore, results: &[&ActionResult]) ->
                     Err(Error::new(ErrorKind::Protocol, OPERATION, "an output has a foreign digest function")
                         .with_digest(*foreign))
                 }
-                None => Ok(wanted),
+                None => {
+                    wanted.sort_unstable();
+                    wanted.dedup();
+                    Ok(wanted)
+                }
             }
         }));
     }
@@ -96,10 +100,9 @@ pub(crate) async fn missing(store: &dyn BlobStore, results: &[&ActionResult]) ->
     all.dedup();
     let absent: FxHashSet<Digest> =
         if all.is_empty() { FxHashSet::default() } else { store.find_missing(&all).await?.into_iter().collect() };
-    let lacking = |wanted: FxHashSet<Digest>| {
-        let mut missing: Vec<_> = wanted.into_iter().filter(|d| absent.contains(d)).collect();
-        missing.sort_unstable();
-        missing
+    let lacking = |mut wanted: Vec<Digest>| {
+        wanted.retain(|digest| absent.contains(digest));
+        wanted
     };
     Ok(wanted.into_iter().map(|wanted| wanted.map(lacking)).collect())
 }
@@ -164,9 +167,9 @@ impl ReadTrees {
         store: &dyn BlobStore,
         tree: Digest,
         root: Option<Digest>,
-        wanted: &mut FxHashSet<Digest>,
+        wanted: &mut Vec<Digest>,
     ) -> Result<()> {
-        wanted.insert(tree);
+        wanted.push(tree);
         let wrong = |kind, reason: String| Error::new(kind, OPERATION, reason).with_digest(tree);
         let message = match self.0.get(&tree) {
             Some(Ok(message)) => message,
@@ -215,7 +218,7 @@ impl Directories {
     }
 
     /// Adds the directories below `root` and their files. Absent ones are added too, to be reported.
-    fn add_closure(&self, root: Digest, wanted: &mut FxHashSet<Digest>) -> Result<()> {
+    fn add_closure(&self, root: Digest, wanted: &mut Vec<Digest>) -> Result<()> {
         let mut seen = FxHashSet::from_iter([root]);
         let mut pending = vec![root];
         while let Some(digest) = pending.pop() {
@@ -232,7 +235,7 @@ impl Directories {
     }
 }
 
-fn add_files(directory: &Directory, wanted: &mut FxHashSet<Digest>) {
+fn add_files(directory: &Directory, wanted: &mut Vec<Digest>) {
     wanted.extend(directory.entries().filter_map(|entry| match entry.node {
         raw::Node::File { digest, .. } => Some(digest),
         raw::Node::Directory { .. } | raw::Node::Symlink { .. } => None,

@@ -37,9 +37,9 @@ impl Products {
         self.all.contains_key(digest)
     }
 
-    /// Whether it was made here and is not in the store, as far as is known.
-    pub(super) fn is_new(&self, digest: &Digest) -> bool {
-        self.all.get(digest).is_some_and(|product| !product.stored)
+    /// What was made here and is not in the store, as far as is known.
+    pub(super) fn find_new(&self, digest: &Digest) -> Option<&Bytes> {
+        self.all.get(digest).filter(|product| !product.stored)?.data.as_ref()
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<&Bytes> {
@@ -94,10 +94,11 @@ mod tests {
         products.stored(vec![made]);
         // Made once more, it is still stored.
         products.add(made, a.clone());
-        assert_eq!((products.is_new(&made), products.is_new(&other)), (false, true));
+        assert_eq!((products.find_new(&made), products.find_new(&other)), (None, Some(&b)));
         assert_eq!(products.get(&made), Some(&a));
         products.forget();
         assert_eq!((products.get(&made), products.get(&other)), (None, Some(&b)));
-        assert_eq!((products.contains(&made), products.is_new(&made)), (true, false));
+        products.add(made, a);
+        assert_eq!((products.contains(&made), products.find_new(&made)), (true, None));
     }
 }

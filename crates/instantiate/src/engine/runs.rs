@@ -159,8 +159,9 @@ impl Runs {
         id
     }
 
-    fn find(&self, action: &Digest) -> Option<RunId> {
-        self.by_action.get(action).copied()
+    /// The run of an action, which is probably this one: answers come in the order of questions, as a rule.
+    fn find(&self, probably: Option<RunId>, action: &Digest) -> Option<RunId> {
+        probably.filter(|id| self[*id].action == *action).or_else(|| self.by_action.get(action).copied())
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = RunId> + use<> {
@@ -298,23 +299,23 @@ impl Priming {
             let due = self.due(|runs| runs.check.pop(), &Stage::Check);
             if !due.is_empty() {
                 self.runs.checking = true;
-                self.look_up(&due, Done::Checked);
+                self.look_up(due, |runs, answers| Done::Checked { runs, answers });
             }
         }
         if !self.runs.verifying {
             let due = self.due(|runs| runs.verify.pop(), &Stage::Verify);
             if !due.is_empty() {
                 self.runs.verifying = true;
-                self.look_up(&due, Done::Verified);
+                self.look_up(due, |runs, answers| Done::Verified { runs, answers });
             }
         }
     }
 
-    fn look_up(&mut self, due: &[RunId], done: fn(Answers) -> Done) {
+    fn look_up(&mut self, due: Vec<RunId>, done: fn(Vec<RunId>, Answers) -> Done) {
         self.progress.lookups += due.len() as u64;
         let actions = due.iter().map(|run| self.runs[*run].action).collect();
         let (cache, blobs) = (Arc::clone(&self.services.cache), Arc::clone(&self.services.blobs));
-        self.tasks.push(async move { done(look_up_results(cache, blobs, actions).await) });
+        self.tasks.push(async move { done(due, look_up_results(cache, blobs, actions).await) });
     }
 
     /// Takes a batch off a queue; what nobody wants any more is left idle.
@@ -334,10 +335,11 @@ impl Priming {
         due
     }
 
-    pub(super) fn checked(&mut self, answers: Answers) {
+    pub(super) fn checked(&mut self, runs: Vec<RunId>, answers: Answers) {
         self.runs.checking = false;
+        let mut asked = runs.into_iter();
         for (action, answer) in answers {
-            let Some(id) = self.runs.find(&action) else { continue };
+            let Some(id) = self.runs.find(asked.next(), &action) else { continue };
             let as_recorded = self.runs[id].as_recorded;
             match answer {
                 Err(skip) => self.fail(id, &skip),
@@ -382,10 +384,11 @@ impl Priming {
         }
     }
 
-    pub(super) fn verified(&mut self, answers: Answers) {
+    pub(super) fn verified(&mut self, runs: Vec<RunId>, answers: Answers) {
         self.runs.verifying = false;
+        let mut asked = runs.into_iter();
         for (action, answer) in answers {
-            let Some(id) = self.runs.find(&action) else { continue };
+            let Some(id) = self.runs.find(asked.next(), &action) else { continue };
             let ended = match answer {
                 Ok(Lookup::Hit(result)) if result.exit_code == 0 => Ended::Executed,
                 Ok(Lookup::Hit(result)) => {

@@ -10,7 +10,7 @@ use cas_client::{
 use reapi_proto::Digest;
 use reapi_proto::raw::{Directory, Node};
 use reapi_proto::v2::ActionResult;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::Priming;
@@ -88,7 +88,7 @@ impl Priming {
         if self.submissions.uploading || self.submissions.ready.len() >= ahead {
             return;
         }
-        let (mut runs, mut blobs) = (Vec::new(), FxHashSet::default());
+        let (mut runs, mut blobs) = (Vec::new(), FxHashMap::default());
         while runs.len() < UPLOAD_BATCH {
             let Some(id) = self.submissions.admit.pop() else { break };
             if self.runs[id].stage != Stage::Admit {
@@ -100,7 +100,7 @@ impl Priming {
             }
             let run = &self.runs[id];
             let needs = self.new_blobs(run, &blobs);
-            let upload_bytes = needs.iter().map(Digest::size_bytes).sum();
+            let upload_bytes = needs.keys().map(Digest::size_bytes).sum();
             match self.allow(run, upload_bytes) {
                 Err(skip) => self.fail(id, &skip),
                 Ok(spent) => {
@@ -121,8 +121,8 @@ impl Priming {
             self.set_stage(*run, Stage::Uploading);
         }
         self.submissions.uploading = true;
-        let digests: Vec<Digest> = blobs.into_iter().collect();
-        let all: Vec<Blob> = digests.iter().filter_map(|digest| self.held(digest)).collect();
+        let digests: Vec<Digest> = blobs.keys().copied().collect();
+        let all: Vec<Blob> = blobs.into_iter().filter_map(|(digest, data)| Blob::verified(digest, data)).collect();
         let store = Arc::clone(&self.services.blobs);
         self.tasks.push(async move {
             let outcome = upload(store, all).await;
@@ -182,27 +182,29 @@ impl Priming {
     }
 
     /// The blobs of a run that were not uploaded and are not in `batch`.
-    fn new_blobs(&self, run: &Run, batch: &FxHashSet<Digest>) -> FxHashSet<Digest> {
-        let mut new = FxHashSet::default();
+    fn new_blobs(&self, run: &Run, batch: &FxHashMap<Digest, Bytes>) -> FxHashMap<Digest, Bytes> {
+        let mut new = FxHashMap::default();
         let Some(recipe) = &run.recipe else { return new };
-        let is_new = |digest: &Digest| self.made.is_new(digest) && !batch.contains(digest);
-        new.extend([Some(run.action), recipe.command].into_iter().flatten().filter(is_new));
+        let find = |digest: Digest| {
+            let data = self.made.find_new(&digest).filter(|_| !batch.contains_key(&digest))?;
+            Some((digest, data.clone()))
+        };
+        new.extend([Some(run.action), recipe.command].into_iter().flatten().filter_map(find));
         let mut pending = vec![recipe.input_root];
         pending.extend(&recipe.platforms);
         while let Some(digest) = pending.pop() {
             // Below a directory that is as recorded, everything is.
-            if !is_new(&digest) || !new.insert(digest) {
-                continue;
-            }
-            if let Some(directory) = self.made.get(&digest).and_then(|bytes| Directory::parse(bytes.clone()).ok()) {
+            let Some((digest, data)) = find(digest).filter(|_| !new.contains_key(&digest)) else { continue };
+            if let Ok(directory) = Directory::parse(data.clone()) {
                 pending.extend(directory.directories().map(|(_, child)| child));
                 if self.made.has_files() {
                     new.extend(directory.entries().filter_map(|entry| match entry.node {
-                        Node::File { digest, .. } if self.made.is_file(&digest) && is_new(&digest) => Some(digest),
+                        Node::File { digest, .. } if self.made.is_file(&digest) => find(digest),
                         _ => None,
                     }));
                 }
             }
+            new.insert(digest, data);
         }
         new
     }

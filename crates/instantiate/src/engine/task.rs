@@ -50,9 +50,9 @@ pub(super) enum Done {
     /// Actions whose results are gone from the cache were read.
     Bases { runs: Vec<RunId>, bases: Fetched },
     /// The action cache was asked before anything is done.
-    Checked(Answers),
+    Checked { runs: Vec<RunId>, answers: Answers },
     /// The action cache was asked after execution.
-    Verified(Answers),
+    Verified { runs: Vec<RunId>, answers: Answers },
     /// What these runs need was uploaded.
     Uploaded { runs: Vec<RunId>, blobs: Vec<Digest>, outcome: Result<UploadStats> },
     /// What the service said is missing for a run was stored again.
