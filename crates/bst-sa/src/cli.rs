@@ -146,9 +146,9 @@ pub(crate) struct BuildArgs {
     /// (default: as many as processors, or 2000 with remote execution)
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// Start bst when the project is known, or after so many seconds at the latest: priming
+    /// Start bst only when the project is known, or after so many seconds at the latest: priming
     /// can only be ahead of a build whose elements it knows
-    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = simulate::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = simulate::seconds)]
     pub(crate) head_start: Duration,
     /// Say on stderr how priming goes, in between what bst prints, every few seconds
     #[arg(long)]

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use cas_client::{Blob, BlobStore, Chunks, Error, PerBlob, Result};
 use futures_util::{StreamExt, stream};
 use reapi_proto::{Digest, DigestFunction};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::state::FUNCTION;
 
@@ -200,8 +200,8 @@ impl Stored {
 
 /// Each digest once, in order of first occurrence.
 fn distinct(digests: &[Digest]) -> impl Iterator<Item = &Digest> {
-    let mut seen = FxHashSet::default();
-    digests.iter().filter(move |digest| seen.insert(**digest))
+    let mut seen = FxHashSet::with_capacity_and_hasher(digests.len(), FxBuildHasher);
+    digests.iter().filter(move |digest| seen.insert(*digest))
 }
 
 #[async_trait]
