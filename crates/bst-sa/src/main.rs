@@ -27,10 +27,6 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 
-/// Priming allocates millions of small things. What it gains: `docs/performance.md`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let default = if cli.verbose { "info" } else { "warn" };

@@ -34,10 +34,6 @@ use tokio::runtime::{Builder, Runtime};
 use figures::{Kind, figure};
 use measure::{best, ratio};
 
-/// As in `bst-sa`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The seed of all workloads.
 const SEED: u64 = 1;
 

@@ -92,7 +92,7 @@ impl Tasks {
         request: ExecuteRequest,
     ) -> AbortHandle {
         let (handle, registration) = AbortHandle::new_pair();
-        let updates = stream::once(async move { execution.execute(request).await }).try_flatten();
+        let updates = stream::once(async move { (*execution).execute(request).await }).try_flatten();
         let news = updates.map(move |update| (run, Some(update))).chain(stream::once(async move { (run, None) }));
         self.executions.push(Abortable::new(news, registration).boxed());
         handle
@@ -114,7 +114,7 @@ pub(super) async fn fetch(blobs: Arc<dyn BlobStore>, mut digests: Vec<Digest>) -
     if digests.is_empty() {
         return fetched;
     }
-    match blobs.read_blobs(&digests).await {
+    match (*blobs).read_blobs(&digests).await {
         Ok(answers) => {
             // In the order of the question: that is how stores answer.
             let mut answers = answers.into_iter().peekable();
@@ -143,7 +143,8 @@ pub(super) async fn look_up_results(
 ) -> Answers {
     let skip =
         |error: cas_client::Error| Skip::new(SkipKind::Service, format!("the result cannot be looked up: {error}"));
-    match cache.fetch_usable_results(&*blobs, &actions).await {
+    // Of what is shared, not of the handle: each look-up is one call then, not two.
+    match (*cache).fetch_usable_results(&*blobs, &actions).await {
         Ok(answers) => answers.into_iter().map(|(action, answer)| (action, answer.map_err(skip))).collect(),
         Err(error) => {
             let skip = skip(error);
