@@ -31,7 +31,7 @@ pub struct Progress {
     pub finished: u64,
     /// How often the service had no room for an execution, and was asked again later.
     pub refused: u64,
-    /// Results looked up in the action cache, before and after executions.
+    /// Results looked up in the action cache, before executions and, to confirm some of them, after.
     pub lookups: u64,
     /// How often the compiler was asked which files it reads.
     pub listings: u64,
@@ -92,7 +92,7 @@ pub enum ActionStep<'a> {
     Submitted,
     /// The service says that it executes. Many services say nothing.
     Executing,
-    /// The service is done with it; the result is about to be confirmed.
+    /// The service is done with it; the result may be about to be confirmed.
     Completed {
         /// The service had the result already.
         cached: bool,

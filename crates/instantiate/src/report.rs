@@ -128,7 +128,8 @@ pub enum ExecutionReport {
     NotRun,
     /// The action cache had a usable result.
     Cached,
-    /// It was executed, and the action cache has the result with all outputs.
+    /// It was executed, and the action cache has the result with all outputs. Of the executions of a run, the first
+    /// 1,024 are looked up; then one in 64, until one has no such result.
     Executed,
     /// It was handed to the service, which may not be done with it.
     Submitted,
@@ -173,7 +174,7 @@ pub struct Totals {
     pub executions: u64,
     /// How often the service had no room for an execution, and was asked again later.
     pub refused: u64,
-    /// Results looked up in the action cache, before and after executions.
+    /// Results looked up in the action cache, before executions and, to confirm some of them, after.
     pub lookups: u64,
     /// Actions that the build asked for and that showed what has changed about others.
     pub learned: u64,

@@ -36,6 +36,18 @@ async fn reads_do_not_grow_with_actions() {
     }
 }
 
+/// A service that has kept a thousand results is taken at its word about most of the others.
+#[tokio::test]
+async fn of_many_results_most_are_not_looked_up_again() {
+    const UNITS: usize = 1500;
+    let (report, stats) = cost(UNITS, false).await;
+    let executed = UNITS as u64 + 5;
+    assert_eq!((report.totals.executed, report.totals.failed), (executed, 0));
+    let sampled = executed / 64 - 1024 / 64;
+    assert_eq!(stats.fetch_action_result.calls, executed + 1024 + sampled);
+    assert_eq!(report.totals.lookups, stats.fetch_action_result.calls);
+}
+
 /// Calls, and blobs that they were about, of every kind.
 fn work(stats: &Stats) -> (u64, u64) {
     let all = [&stats.find_missing, &stats.read_blobs, &stats.write_blobs, &stats.fetch_action_result];

@@ -6,6 +6,7 @@
 //! meantime goes together in the next one.
 
 mod asking;
+mod confirmations;
 mod derivations;
 mod events;
 mod facts;
