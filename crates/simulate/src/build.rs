@@ -6,8 +6,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use futures_buffered::FuturesUnordered;
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use instantiate::Event;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;

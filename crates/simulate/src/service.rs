@@ -50,8 +50,6 @@ struct State {
     ends: BinaryHeap<Reverse<(Instant, u64, u32)>>,
     /// The jobs whose results the action cache has.
     results: Bits,
-    /// Jobs by operation.
-    operations: FxHashMap<u64, u32>,
     executions: usize,
     /// Actions that are no job.
     refused: Vec<Digest>,
@@ -64,22 +62,35 @@ struct Task {
 }
 
 struct Request {
-    operation: u64,
+    turn: u64,
+    /// Whoever waits for it to begin.
     started: Option<oneshot::Sender<()>>,
     done: oneshot::Sender<()>,
 }
 
 /// A request, as whoever made it sees it.
 pub(crate) struct Operation {
-    name: u64,
-    started: oneshot::Receiver<()>,
-    done: oneshot::Receiver<()>,
+    job: u32,
+    turn: u64,
+    /// If it did not start at once.
+    started: Option<oneshot::Receiver<()>>,
+    /// If it was not done before.
+    done: Option<oneshot::Receiver<()>>,
 }
 
 impl Operation {
     /// Waits for the end; `false` if the operation was given up.
     pub(crate) async fn done(self) -> bool {
-        self.done.await.is_ok()
+        match self.done {
+            Some(done) => done.await.is_ok(),
+            None => true,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.job, self.turn)
     }
 }
 
@@ -113,44 +124,43 @@ impl Service {
 
     /// Puts an action in the queue, or joins the one that is there. Whether its inputs are stored is not looked at.
     pub(crate) fn submit(&self, job: u32, priority: i32) -> Operation {
-        let (started, is_started) = oneshot::channel();
-        let (done, is_done) = oneshot::channel();
         let mut state = self.state();
-        let State { turn, tasks, queue, operations, results, .. } = &mut *state;
+        let State { turn, tasks, queue, results, .. } = &mut *state;
         *turn += 1;
-        let operation = Operation { name: *turn, started: is_started, done: is_done };
+        let mut operation = Operation { job, turn: *turn, started: None, done: None };
         if results.contains(job) {
-            // Nobody minds if the one who asked has gone away, here and below.
-            let _ = (started.send(()), done.send(()));
             return operation;
         }
-        operations.insert(*turn, job);
-        let mut request = Request { operation: *turn, started: Some(started), done };
+        let (done, is_done) = oneshot::channel();
+        operation.done = Some(is_done);
         let place = (priority, *turn);
         let task = tasks.entry(job).or_insert_with(|| {
             queue.insert(place, job);
             Task { place, executes: false, requests: Vec::new() }
         });
-        if task.executes {
-            request.started.take().map(|started| started.send(()));
-        } else if priority < task.place.0 {
+        if !task.executes && priority < task.place.0 {
             queue.remove(&task.place);
             task.place.0 = priority;
             queue.insert(task.place, job);
         }
-        task.requests.push(request);
+        task.requests.push(Request { turn: operation.turn, started: None, done });
         if state.start(&self.0.jobs) {
             self.0.changed.notify_one();
+        }
+        let waits = state.tasks.get_mut(&job).filter(|task| !task.executes);
+        if let Some(request) = waits.and_then(|task| task.requests.last_mut()) {
+            let (started, is_started) = oneshot::channel();
+            request.started = Some(started);
+            operation.started = Some(is_started);
         }
         operation
     }
 
-    fn give_up(&self, operation: u64) {
+    fn give_up(&self, job: u32, turn: u64) {
         let mut state = self.state();
-        let State { tasks, queue, operations, .. } = &mut *state;
-        let Some(job) = operations.remove(&operation) else { return };
+        let State { tasks, queue, .. } = &mut *state;
         let Some(task) = tasks.get_mut(&job) else { return };
-        task.requests.retain(|request| request.operation != operation);
+        task.requests.retain(|request| request.turn != turn);
         if task.requests.is_empty() && !task.executes {
             queue.remove(&task.place);
             tasks.remove(&job);
@@ -181,8 +191,8 @@ impl Service {
             let Some(Task { requests, .. }) = state.tasks.remove(&job) else { continue };
             self.0.store.put([self.0.jobs.all[job as usize].output_blob]);
             state.results.insert(job);
-            for Request { operation, done, .. } in requests {
-                state.operations.remove(&operation);
+            for Request { done, .. } in requests {
+                // Nobody minds if the one who asked has gone away, here and below.
                 let _ = done.send(());
             }
         }
@@ -260,21 +270,27 @@ impl Execution for Service {
             let (update, next) = match state {
                 Follow::Accepted(operation) => {
                     sleep(half).await;
-                    (ExecutionUpdate::Accepted { operation: operation.name.to_string() }, Follow::Known(operation))
+                    (ExecutionUpdate::Accepted { operation: operation.to_string() }, Follow::Known(operation))
                 }
-                Follow::Known(mut operation) => match operation.started.try_recv() {
-                    Ok(()) => (ExecutionUpdate::Stage(ExecutionStage::Executing), Follow::Executing(operation)),
-                    Err(TryRecvError::Empty) => {
+                Follow::Known(mut operation) => match operation.started.as_mut().map(oneshot::Receiver::try_recv) {
+                    None | Some(Ok(())) => {
+                        (ExecutionUpdate::Stage(ExecutionStage::Executing), Follow::Executing(operation))
+                    }
+                    Some(Err(TryRecvError::Empty)) => {
                         (ExecutionUpdate::Stage(ExecutionStage::Queued), Follow::Queued(operation))
                     }
-                    Err(TryRecvError::Closed) => return None,
+                    Some(Err(TryRecvError::Closed)) => return None,
                 },
                 Follow::Queued(mut operation) => {
-                    (&mut operation.started).await.ok()?;
+                    if let Some(started) = operation.started.take() {
+                        started.await.ok()?;
+                    }
                     (ExecutionUpdate::Stage(ExecutionStage::Executing), Follow::Executing(operation))
                 }
                 Follow::Executing(operation) => {
-                    operation.done.await.ok()?;
+                    if !operation.done().await {
+                        return None;
+                    }
                     sleep(half).await;
                     let outcome =
                         ExecutionOutcome { result: service.result(job), cached: false, message: String::new() };
@@ -289,8 +305,9 @@ impl Execution for Service {
 
     async fn cancel(&self, operation: &str) -> Result<()> {
         sleep(self.0.latency / 2).await;
-        if let Ok(operation) = operation.parse() {
-            self.give_up(operation);
+        let numbers = operation.split_once('.').and_then(|(job, turn)| Some((job.parse().ok()?, turn.parse().ok()?)));
+        if let Some((job, turn)) = numbers {
+            self.give_up(job, turn);
         }
         sleep(self.0.latency / 2).await;
         Ok(())

@@ -1,6 +1,7 @@
 //! Results that can really be used.
 
 use async_trait::async_trait;
+use futures_buffered::BufferedStreamExt;
 use futures_util::{StreamExt, stream};
 use reapi_proto::Digest;
 use reapi_proto::v2::ActionResult;
@@ -65,8 +66,10 @@ pub trait ActionCacheExt: ActionCache {
     /// Failures of the store as a whole; what is wrong with one result stands in its own entry.
     async fn fetch_usable_results(&self, store: &dyn BlobStore, actions: &[Digest]) -> Result<PerBlob<Lookup>> {
         let look_up = |action: Digest| async move { (action, self.fetch_action_result(&action).await) };
-        let fetched: Vec<_> =
-            stream::iter(distinct(actions).into_iter().map(look_up)).buffered(CONCURRENT_LOOKUPS).collect().await;
+        let fetched: Vec<_> = stream::iter(distinct(actions).into_iter().map(look_up))
+            .buffered_ordered(CONCURRENT_LOOKUPS)
+            .collect()
+            .await;
         let found: Vec<&ActionResult> = fetched.iter().filter_map(|(_, r)| r.as_ref().ok()?.as_ref()).collect();
         let mut judged = closure::missing(store, &found).await?.into_iter();
         let lookups = fetched.into_iter().map(|(action, fetched)| {

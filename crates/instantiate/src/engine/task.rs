@@ -1,16 +1,18 @@
 //! What is under way: everything that waits for a service.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use cas_client::{
     ActionCache, ActionCacheExt, Blob, BlobStore, BlobStoreExt, ExecuteRequest, Execution, ExecutionUpdate, Lookup,
     Result, UploadStats,
 };
-use futures_util::future::BoxFuture;
-use futures_util::stream::{
-    self, AbortHandle, Abortable, BoxStream, FuturesUnordered, SelectAll, StreamExt, TryStreamExt,
-};
+use futures_buffered::MergeUnbounded;
+use futures_util::Stream;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{AbortHandle, Abortable, BoxStream, FuturesUnordered, StreamExt};
 use reapi_proto::Digest;
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
@@ -72,7 +74,7 @@ pub(super) type News = (RunId, Option<Result<ExecutionUpdate>>);
 #[derive(Default)]
 pub(super) struct Tasks {
     pub(super) futures: FuturesUnordered<BoxFuture<'static, Done>>,
-    pub(super) executions: SelectAll<BoxStream<'static, News>>,
+    pub(super) executions: MergeUnbounded<Abortable<Watch>>,
 }
 
 impl Tasks {
@@ -92,10 +94,54 @@ impl Tasks {
         request: ExecuteRequest,
     ) -> AbortHandle {
         let (handle, registration) = AbortHandle::new_pair();
-        let updates = stream::once(async move { (*execution).execute(request).await }).try_flatten();
-        let news = updates.map(move |update| (run, Some(update))).chain(stream::once(async move { (run, None) }));
-        self.executions.push(Abortable::new(news, registration).boxed());
+        let asked = async move { (*execution).execute(request).await };
+        let watch = Watch { run, stage: Following::Asked(asked.boxed()) };
+        self.executions.push(Abortable::new(watch, registration));
         handle
+    }
+}
+
+/// What the service says of an execution, from the request on.
+pub(super) struct Watch {
+    run: RunId,
+    stage: Following,
+}
+
+enum Following {
+    Asked(BoxFuture<'static, Result<Updates>>),
+    Told(Updates),
+    Refused,
+    Over,
+}
+
+type Updates = BoxStream<'static, Result<ExecutionUpdate>>;
+
+impl Stream for Watch {
+    type Item = News;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<News>> {
+        let Self { run, stage } = self.get_mut();
+        loop {
+            let said = match stage {
+                Following::Asked(asked) => match ready!(asked.poll_unpin(context)) {
+                    Ok(updates) => {
+                        *stage = Following::Told(updates);
+                        continue;
+                    }
+                    Err(error) => {
+                        *stage = Following::Refused;
+                        Some(Err(error))
+                    }
+                },
+                Following::Told(updates) => ready!(updates.poll_next_unpin(context)),
+                Following::Refused => None,
+                Following::Over => return Poll::Ready(None),
+            };
+            if said.is_none() {
+                *stage = Following::Over;
+            }
+            return Poll::Ready(Some((*run, said)));
+        }
     }
 }
 
