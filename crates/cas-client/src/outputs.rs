@@ -49,9 +49,9 @@ pub enum OutputKind {
 /// `Protocol` for an output without a well-formed digest, for an absolute
 /// path, and for two different outputs at one path.
 pub fn outputs(result: &ActionResult) -> Result<Vec<Output>> {
-    let mut found: Vec<(&str, OutputKind)> = Vec::with_capacity(result.output_files.len());
-    let mut add = |path, kind| {
-        found.push((path, kind));
+    let mut found = Vec::with_capacity(result.output_files.len());
+    let mut add = |path: &str, kind| {
+        found.push(Output { path: path.to_owned(), kind });
         let is_relative = !path.starts_with('/') && !path.contains('\0');
         if is_relative { Ok(()) } else { Err(protocol(format!("{path:?} is not a relative path"))) }
     };
@@ -72,12 +72,12 @@ pub fn outputs(result: &ActionResult) -> Result<Vec<Output>> {
     for symlink in result.output_symlinks.iter().chain(old) {
         add(&symlink.path, OutputKind::Symlink { target: symlink.target.clone() })?;
     }
-    found.sort_by_key(|(path, _)| *path);
+    found.sort_by(|a, b| a.path.cmp(&b.path));
     found.dedup();
-    if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(protocol(format!("two different outputs at {:?}", pair[1].0)));
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].path == pair[1].path) {
+        return Err(protocol(format!("two different outputs at {:?}", pair[1].path)));
     }
-    Ok(found.into_iter().map(|(path, kind)| Output { path: path.to_owned(), kind }).collect())
+    Ok(found)
 }
 
 /// A wire digest that must be there.

@@ -19,7 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::shape::Shape;
 use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_path, own_root};
-use crate::store::{Bits, BlobId, Blobs};
+use crate::store::{Bits, BlobId, Blobs, Key, key};
 use crate::{Bounds, SimulationError};
 
 /// A recorded project with its next state: what simulations run on, any number of them.
@@ -54,7 +54,7 @@ pub(crate) struct Row {
 #[derive(Default)]
 pub(crate) struct Jobs {
     pub(crate) all: Vec<Job>,
-    by_action: FxHashMap<u32, u32>,
+    by_action: FxHashMap<Key, u32>,
     /// Those that are as they were recorded, with results.
     pub(crate) as_recorded: Bits,
 }
@@ -71,12 +71,13 @@ pub(crate) struct Job {
 }
 
 impl Jobs {
-    pub(crate) fn find(&self, blobs: &Blobs, action: &Digest) -> Option<u32> {
-        self.by_action.get(&blobs.find(action)?.number()).copied()
+    pub(crate) fn find(&self, action: &Digest) -> Option<u32> {
+        let job = *self.by_action.get(&key(action))?;
+        (self.all[job as usize].action == *action).then_some(job)
     }
 
     fn push(&mut self, job: Job) {
-        self.by_action.insert(job.blob.number(), number(self.all.len()));
+        self.by_action.insert(key(&job.action), number(self.all.len()));
         self.all.push(job);
     }
 }

@@ -1,8 +1,11 @@
 //! One rebuild, from the change to the last artifact.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_buffered::FuturesUnordered;
+use futures_util::StreamExt;
 use instantiate::{Engine, Event, Options, Report, Services, WhenReached};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
@@ -145,37 +148,49 @@ async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Resu
     };
     let failed = |error: instantiate::SetupError| SimulationError::Internal(error.to_string());
     let build = |events| Build::new(project, conditions, service.clone(), Arc::clone(&store), events);
-    let going_on = async {
-        match mode {
-            Mode::None => {
-                let requests = build(None).run().await;
-                Ok((start.elapsed(), requests, None))
+    let (events, receiver) = unbounded_channel();
+    // Each is woken for itself: nearly everything that happens concerns only one of them.
+    let mut parts: FuturesUnordered<Pin<Box<dyn Future<Output = Result<Part, SimulationError>> + '_>>> =
+        FuturesUnordered::new();
+    let mut lacking = 1;
+    match mode {
+        Mode::None => parts.push(Box::pin(async { Ok(Part::Built(build(None).run().await)) })),
+        Mode::Blocking => {
+            let engine = engine(Sources::Fetched)?;
+            lacking += 1;
+            parts.push(Box::pin(async move { Ok(Part::Primed(engine.run_static().await.map_err(failed)?)) }));
+        }
+        Mode::Primed => {
+            let engine = engine(Sources::ToBeFetched)?;
+            lacking += 1;
+            parts.push(Box::pin(async move { Ok(Part::Primed(engine.run(receiver).await.map_err(failed)?)) }));
+            parts.push(Box::pin(async { Ok(Part::Built(build(Some(events.clone())).run().await)) }));
+        }
+    }
+    parts.push(Box::pin(async {
+        service.drive().await;
+        Err(SimulationError::Internal("the workers have stopped".to_owned()))
+    }));
+    let (mut makespan, mut requests, mut report) = (Duration::ZERO, Requests::default(), None);
+    while lacking > 0
+        && let Some(part) = parts.next().await
+    {
+        lacking -= 1;
+        match part? {
+            Part::Primed(primed) => {
+                report = Some(primed);
+                if mode == Mode::Blocking {
+                    parts.push(Box::pin(async { Ok(Part::Built(build(None).run().await)) }));
+                }
             }
-            Mode::Blocking => {
-                let report = engine(Sources::Fetched)?.run_static().await.map_err(failed)?;
-                let requests = build(None).run().await;
-                Ok((start.elapsed(), requests, Some(report)))
-            }
-            Mode::Primed => {
-                let (events, receiver) = unbounded_channel();
-                let engine = engine(Sources::ToBeFetched)?;
-                let build = async {
-                    let requests = build(Some(events.clone())).run().await;
-                    let makespan = start.elapsed();
-                    // An engine that has come to its end listens no more.
-                    let _ = events.send(Event::Cancel);
-                    (makespan, requests)
-                };
-                let (report, (makespan, requests)) = tokio::join!(engine.run(receiver), build);
-                Ok((makespan, requests, Some(report.map_err(failed)?)))
+            Part::Built(asked) => {
+                (makespan, requests) = (start.elapsed(), asked);
+                // An engine that has come to its end listens no more.
+                let _ = events.send(Event::Cancel);
             }
         }
-    };
-    let (makespan, requests, report) = tokio::select! {
-        biased;
-        ended = going_on => ended?,
-        () = service.drive() => return Err(SimulationError::Internal("the workers have stopped".to_owned())),
-    };
+    }
+    drop(parts);
     if let [example, ..] = &*service.refused() {
         let count = service.refused().len();
         return Err(SimulationError::Mispredicted { count, example: example.to_string() });
@@ -185,6 +200,12 @@ async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Resu
     let predicted = report.as_ref().map_or(0, |report| predictions(report, project));
     let executions = service.executions();
     Ok(Outcome { makespan, requests, executions, predicted, unpredicted: asked.saturating_sub(predicted) })
+}
+
+/// What goes on in a rebuild has come to its end.
+enum Part {
+    Primed(Report),
+    Built(Requests),
 }
 
 /// How many of the actions that the build asks for the engine predicted.
@@ -198,5 +219,5 @@ fn predictions(report: &Report, project: &Project) -> usize {
     });
     let mut seen = Bits::default();
     // What the engine is asked for are elements that are rebuilt.
-    predicted.filter_map(|action| project.jobs.find(&project.blobs, &action)).filter(|job| seen.insert(*job)).count()
+    predicted.filter_map(|action| project.jobs.find(&action)).filter(|job| seen.insert(*job)).count()
 }

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::project::{Job, Jobs, Project};
-use crate::store::{Bits, Blobs, Store};
+use crate::store::{Bits, Store};
 
 /// Executes what it is asked to, equal requests once, the lowest priority number first and then in order of arrival.
 ///
@@ -32,7 +32,6 @@ pub(crate) struct Service(Arc<Inner>);
 
 struct Inner {
     store: Arc<Store>,
-    blobs: Arc<Blobs>,
     latency: Duration,
     jobs: Arc<Jobs>,
     state: Mutex<State>,
@@ -98,8 +97,8 @@ impl Service {
     /// A service that has the results of those recorded actions that are the same now.
     pub(crate) fn new(project: &Project, store: Arc<Store>, workers: usize, latency: Duration) -> Self {
         let state = State { free: workers, results: project.jobs.as_recorded.clone(), ..State::default() };
-        let (blobs, jobs) = (Arc::clone(&project.blobs), Arc::clone(&project.jobs));
-        Self(Arc::new(Inner { store, blobs, latency, jobs, state: Mutex::new(state), changed: Notify::new() }))
+        let jobs = Arc::clone(&project.jobs);
+        Self(Arc::new(Inner { store, latency, jobs, state: Mutex::new(state), changed: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -201,9 +200,9 @@ impl Service {
 
     /// Which job an action is, if it and all that it takes is there.
     fn job_of(&self, action: Digest) -> Result<u32> {
-        let Inner { store, blobs, jobs, .. } = &*self.0;
+        let Inner { store, jobs, .. } = &*self.0;
         let error = |kind, reason: &str| Error::new(kind, "Execute", reason).at(self);
-        let Some(job) = jobs.find(blobs, &action) else {
+        let Some(job) = jobs.find(&action) else {
             self.state().refused.push(action);
             return Err(error(ErrorKind::Invalid, "the build never asks for it"));
         };
@@ -244,7 +243,7 @@ impl State {
 impl ActionCache for Service {
     async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
         sleep(self.0.latency).await;
-        let job = self.0.jobs.find(&self.0.blobs, action);
+        let job = self.0.jobs.find(action);
         Ok(job.filter(|job| self.has_result(*job)).map(|job| self.result(job)))
     }
 }

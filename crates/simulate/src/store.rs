@@ -53,7 +53,7 @@ impl BlobId {
 /// well, since whoever looks one up compares it.
 #[derive(Default)]
 pub(crate) struct Blobs {
-    by_hash: FxHashMap<[u8; 16], (BlobId, u32)>,
+    by_hash: FxHashMap<Key, (BlobId, u32)>,
     data: Vec<Bytes>,
     /// Where what each refers to ends in `below`.
     ends: Vec<u32>,
@@ -105,7 +105,9 @@ impl Blobs {
 }
 
 /// Enough of a digest to tell one project's from each other.
-fn key(digest: &Digest) -> [u8; 16] {
+pub(crate) type Key = [u8; 16];
+
+pub(crate) fn key(digest: &Digest) -> Key {
     let mut key = [0; 16];
     let hash = digest.hash();
     let length = hash.len().min(key.len());

@@ -115,17 +115,19 @@ impl Priming {
     /// Works off everything that was learned, until nothing follows from it.
     pub(super) fn settle(&mut self) {
         while !self.dirty.is_empty() || !self.touched.is_empty() {
-            for row_id in std::mem::take(&mut self.dirty) {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            for row_id in dirty.drain(..) {
                 let row = &mut self.tables[row_id];
-                let facts = std::mem::take(&mut row.pending);
-                let affected = row.adaptation.settle(facts);
+                let affected = row.adaptation.settle(row.pending.drain(..));
                 self.demands.extend(row.adaptation.take_demands().into_iter().map(|demand| (row_id, demand)));
                 self.touched.extend(affected.into_iter().filter_map(|id| row.acts[id.index()]));
                 self.judge_anew_if_dropped(row_id);
             }
-            for act in std::mem::take(&mut self.touched) {
-                self.reconsider(act);
-            }
+            let mut touched = std::mem::take(&mut self.touched);
+            touched.drain(..).for_each(|act| self.reconsider(act));
+            // The room is used again.
+            reuse(dirty, &mut self.dirty);
+            reuse(touched, &mut self.touched);
         }
     }
 
@@ -234,6 +236,12 @@ impl Priming {
         }
         self.tables[id].consumers = consumers;
     }
+}
+
+/// Goes on with the room of a list that was worked off.
+fn reuse<T>(mut room: Vec<T>, list: &mut Vec<T>) {
+    room.append(list);
+    *list = room;
 }
 
 /// Why an action whose input will not become known is not predicted.

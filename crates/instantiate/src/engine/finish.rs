@@ -67,7 +67,9 @@ impl Priming {
         });
         let mut waits = FxHashMap::default();
         let acts = self.tables[row].acts.iter().flatten();
-        acts.map(|id| self.action_report(*id, &mut waits)).chain(unusable).collect()
+        let mut reports = Vec::with_capacity(acts.clone().count() + loaded.unusable.len());
+        reports.extend(acts.map(|id| self.action_report(*id, &mut waits)).chain(unusable));
+        reports
     }
 
     fn action_report(&self, id: ActId, waits: &mut Waits) -> ActionReport {

@@ -1,7 +1,6 @@
 //! What an execution made, by path.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,26 +18,26 @@ use super::task::fetch;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outputs {
     /// Sorted by path, each path once.
-    nodes: Box<[(Box<[u8]>, Node)]>,
+    nodes: Box<[Made]>,
     /// Whatever is known of the directories among them.
     forest: Option<Box<Forest>>,
 }
 
+/// A node and its path.
+type Made = (Box<[u8]>, Node);
+
 impl Outputs {
     /// The outputs, if no directory is among them: those have to be [read](Self::read).
     pub(super) fn without_directories(outputs: &[Output]) -> Option<Self> {
-        let mut nodes = BTreeMap::new();
-        for output in outputs {
-            nodes.insert(normal(output.path.as_bytes()).into(), plain(&output.kind)?);
-        }
-        Some(Self { nodes: nodes.into_iter().collect(), forest: None })
+        let nodes = outputs.iter().map(|output| Some((place(output), plain(&output.kind)?)));
+        Some(Self { nodes: by_place(nodes.collect::<Option<_>>()?), forest: None })
     }
 
     /// The outputs, with what is inside of the directories among them. A
     /// directory that cannot be read is as good as absent.
     pub(super) async fn read(blobs: Arc<dyn BlobStore>, outputs: Vec<Output>) -> Self {
         let function = blobs.digest_function();
-        let mut nodes = BTreeMap::new();
+        let mut nodes = Vec::with_capacity(outputs.len());
         let mut forest = Forest::new();
         let trees = outputs.iter().filter_map(|output| match output.kind {
             OutputKind::Directory { tree, .. } => tree,
@@ -51,6 +50,7 @@ impl Outputs {
             .collect();
         let mut alone = Vec::new();
         for output in outputs {
+            let place = place(&output);
             let node = match output.kind {
                 OutputKind::Directory { tree: Some(tree), root } => match trees.get(&tree) {
                     Some(actual) if root.is_none_or(|root| root == *actual) => Node::Directory { digest: *actual },
@@ -65,7 +65,7 @@ impl Outputs {
                     None => continue,
                 },
             };
-            nodes.insert(normal(output.path.as_bytes()).into(), node);
+            nodes.push((place, node));
         }
         if !alone.is_empty() {
             match read_trees(&*blobs, &alone, |_| false, &TreeBudget::default()).await {
@@ -73,7 +73,7 @@ impl Outputs {
                 Err(error) => tracing::warn!(%error, "output directories cannot be read"),
             }
         }
-        Self { nodes: nodes.into_iter().collect(), forest: Some(Box::new(forest)) }
+        Self { nodes: by_place(nodes), forest: Some(Box::new(forest)) }
     }
 
     /// What stands at `path`, which may lie inside of an output directory.
@@ -92,6 +92,18 @@ impl Outputs {
             end = path[..end].iter().rposition(|&b| b == b'/').unwrap_or(0);
         }
     }
+}
+
+fn place(output: &Output) -> Box<[u8]> {
+    normal(output.path.as_bytes()).into()
+}
+
+/// Each path once, sorted; of several outputs at one path, the last.
+fn by_place(mut nodes: Vec<Made>) -> Box<[Made]> {
+    nodes.reverse();
+    nodes.sort_by(|a, b| a.0.cmp(&b.0));
+    nodes.dedup_by(|a, b| a.0 == b.0);
+    nodes.into()
 }
 
 /// Takes in a Tree message; returns its root.

@@ -12,6 +12,7 @@ use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use reapi_proto::v2::ActionResult;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Priming;
@@ -48,7 +49,7 @@ pub(super) struct RunId(u32);
 pub(super) struct Run {
     pub(super) action: Digest,
     /// Those that it is wanted for. A run that nobody wants is not submitted.
-    pub(super) acts: Vec<ActId>,
+    pub(super) acts: SmallVec<[ActId; 4]>,
     /// Those that wait for what it says: a listing.
     pub(super) askers: Vec<ActId>,
     pub(super) place: Place,
@@ -66,7 +67,7 @@ pub(super) struct Run {
     pub(super) running: Option<Box<Running>>,
     /// Why it gives no result.
     pub(super) refusal: Option<Box<Skip>>,
-    outputs: Option<Arc<Outputs>>,
+    outputs: Option<Outputs>,
 }
 
 /// How far a run is.
@@ -189,7 +190,7 @@ impl Run {
     fn new(action: Digest, place: Place) -> Self {
         Self {
             action,
-            acts: Vec::new(),
+            acts: SmallVec::new(),
             askers: Vec::new(),
             place,
             as_recorded: true,
@@ -444,7 +445,7 @@ impl Priming {
     }
 
     pub(super) fn take_outputs(&mut self, id: RunId, outputs: Outputs) {
-        self.runs[id].outputs = Some(Arc::new(outputs));
+        self.runs[id].outputs = Some(outputs);
         self.deliver(id, None);
         self.hear_listing(id);
     }
@@ -457,11 +458,15 @@ impl Priming {
             (None, Stage::Done(Ended::Failed(_))) => Told::Lost,
             _ => return,
         };
-        let acts = only.map_or_else(|| run.acts.clone(), |act| vec![act]);
-        for act in acts {
-            if self.tables[act].state == State::Adapted {
-                self.tell(act, told);
-            }
+        match only {
+            Some(act) => self.hand_on(act, told),
+            None => (0..run.acts.len()).for_each(|turn| self.hand_on(self.runs[id].acts[turn], told)),
+        }
+    }
+
+    fn hand_on(&mut self, act: ActId, told: Told) {
+        if self.tables[act].state == State::Adapted {
+            self.tell(act, told);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Getting actions executed: what is allowed, what has to be uploaded for it, and what the service says.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -99,14 +100,16 @@ impl Priming {
                 continue;
             }
             let run = &self.runs[id];
-            let needs = self.new_blobs(run, &blobs);
-            let upload_bytes = needs.keys().map(Digest::size_bytes).sum();
+            let needs = self.add_new_blobs(run, &mut blobs);
+            let upload_bytes = needs.iter().map(Digest::size_bytes).sum();
             match self.allow(run, upload_bytes) {
-                Err(skip) => self.fail(id, &skip),
+                Err(skip) => {
+                    needs.iter().for_each(|digest| drop(blobs.remove(digest)));
+                    self.fail(id, &skip);
+                }
                 Ok(spent) => {
                     self.submissions.spent = spent;
                     self.runs[id].upload_bytes += upload_bytes;
-                    blobs.extend(needs);
                     runs.push(id);
                 }
             }
@@ -181,30 +184,32 @@ impl Priming {
             .ok_or_else(|| Skip::new(SkipKind::Budget, "the budget does not allow it"))
     }
 
-    /// The blobs of a run that were not uploaded and are not in `batch`.
-    fn new_blobs(&self, run: &Run, batch: &FxHashMap<Digest, Bytes>) -> FxHashMap<Digest, Bytes> {
-        let mut new = FxHashMap::default();
+    /// Adds to `batch` the blobs of a run that were not uploaded and are not in it, and says which they are.
+    fn add_new_blobs(&self, run: &Run, batch: &mut FxHashMap<Digest, Bytes>) -> Vec<Digest> {
+        let mut new = Vec::new();
         let Some(recipe) = &run.recipe else { return new };
-        let find = |digest: Digest| {
-            let data = self.made.find_new(&digest).filter(|_| !batch.contains_key(&digest))?;
-            Some((digest, data.clone()))
+        let mut add = |digest: Digest| {
+            let data = self.made.find_new(&digest)?;
+            let Entry::Vacant(place) = batch.entry(digest) else { return None };
+            new.push(digest);
+            Some(place.insert(data.clone()).clone())
         };
-        new.extend([Some(run.action), recipe.command].into_iter().flatten().filter_map(find));
+        add(run.action);
+        recipe.command.map(&mut add);
         let mut pending = vec![recipe.input_root];
         pending.extend(&recipe.platforms);
         while let Some(digest) = pending.pop() {
             // Below a directory that is as recorded, everything is.
-            let Some((digest, data)) = find(digest).filter(|_| !new.contains_key(&digest)) else { continue };
-            if let Ok(directory) = Directory::parse(data.clone()) {
+            let Some(data) = add(digest) else { continue };
+            if let Ok(directory) = Directory::parse(data) {
                 pending.extend(directory.directories().map(|(_, child)| child));
                 if self.made.has_files() {
-                    new.extend(directory.entries().filter_map(|entry| match entry.node {
-                        Node::File { digest, .. } if self.made.is_file(&digest) => find(digest),
-                        _ => None,
-                    }));
+                    directory.entries().for_each(|entry| match entry.node {
+                        Node::File { digest, .. } if self.made.is_file(&digest) => drop(add(digest)),
+                        _ => {}
+                    });
                 }
             }
-            new.insert(digest, data);
         }
         new
     }

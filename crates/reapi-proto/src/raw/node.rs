@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::RawError;
 use super::error::shown;
 use super::splice::{
-    Value, number_field, put_bytes, put_digest, put_len_field, put_len_like, put_number, set_digest, set_fields,
+    Value, number_field, put_bytes, put_digest, put_len_like, put_message, put_number, set_digest, set_fields,
 };
 use super::wire::{DigestSpan, Field, Fields, Span, require_digest};
 use crate::Digest;
@@ -43,17 +43,17 @@ impl Node {
 
     /// Appends a canonical entry: the field of the Directory with this node under `name`.
     pub(super) fn encode(&self, out: &mut Vec<u8>, name: &[u8]) {
-        let mut payload = Vec::with_capacity(name.len() + 88);
-        put_bytes(&mut payload, 1, name);
-        match self {
-            Self::File { digest, executable } => {
-                put_digest(&mut payload, 2, digest);
-                put_number(&mut payload, 4, u64::from(*executable));
+        put_message(out, self.kind().field(), |out| {
+            put_bytes(out, 1, name);
+            match self {
+                Self::File { digest, executable } => {
+                    put_digest(out, 2, digest);
+                    put_number(out, 4, u64::from(*executable));
+                }
+                Self::Directory { digest } => put_digest(out, 2, digest),
+                Self::Symlink { target } => put_bytes(out, 2, target),
             }
-            Self::Directory { digest } => put_digest(&mut payload, 2, digest),
-            Self::Symlink { target } => put_bytes(&mut payload, 2, target),
-        }
-        put_len_field(out, self.kind().field(), &payload);
+        });
     }
 }
 

@@ -134,10 +134,21 @@ pub(super) fn put_number(out: &mut Vec<u8>, number: u32, value: u64) {
 
 /// Appends a Digest field.
 pub(super) fn put_digest(out: &mut Vec<u8>, number: u32, digest: &Digest) {
-    let mut payload = Vec::with_capacity(80);
-    put_len_field(&mut payload, 1, digest.hex().as_bytes());
-    put_number(&mut payload, 2, digest.size_bytes());
-    put_len_field(out, number, &payload);
+    put_message(out, number, |out| {
+        put_len_field(out, 1, digest.hex().as_bytes());
+        put_number(out, 2, digest.size_bytes());
+    });
+}
+
+/// Appends a nested message, in place.
+pub(super) fn put_message(out: &mut Vec<u8>, number: u32, put_fields: impl FnOnce(&mut Vec<u8>)) {
+    put_varint(out, u64::from(number) << 3 | 2);
+    let start = out.len();
+    put_fields(out);
+    let payload = out.len() - start;
+    put_varint(out, payload as u64);
+    // The length stands before what it is the length of.
+    out[start..].rotate_left(payload);
 }
 
 /// A numeric field that may not be absent, in the buffer given.
