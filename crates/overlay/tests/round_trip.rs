@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use overlay::layout::{self, ReferenceRecord, Stored};
-use overlay::{Record, RecordedElement};
+use overlay::{Adaptation, Now, OriginId, Record, RecordedElement, Standing};
 use proptest::prelude::*;
 use prost::Message as _;
 use reapi_proto::Digest;
@@ -90,6 +92,43 @@ proptest! {
         prop_assert_eq!(adapted, expected);
     }
 
+    /// Facts that come one by one, and are taken back, lead to where all of them at once do.
+    #[test]
+    fn what_follows_from_facts_does_not_depend_on_how_they_came(
+        a in world(DEPS), mut b in world(DEPS), shape in shape(),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0..6_u8), 20..80),
+    ) {
+        same_paths(&a, &mut b);
+        let (a, b) = builds(&a, &b, &shape);
+        let record = Arc::new(a.record(&[0, 1]));
+        let facts: FxHashMap<OriginId, Now> = b.facts(&record).into_iter().collect();
+        let origins: Vec<OriginId> = record.origin_ids().map(|(id, _)| id).collect();
+        let mut told: FxHashMap<OriginId, Now> = FxHashMap::default();
+        let mut one_by_one = Adaptation::new(Arc::clone(&record));
+        for (which, what) in steps {
+            let origin = origins[which.index(origins.len())];
+            let now = match what {
+                0 => Now::Unknown,
+                1 => Now::AsRecorded,
+                2 => Now::Lost,
+                3 => Now::Gone,
+                _ => facts.get(&origin).cloned().unwrap_or_default(),
+            };
+            told.insert(origin, now.clone());
+            let before: Vec<_> = record.action_ids().map(|action| one_by_one.standing(action)).collect();
+            let concerned = one_by_one.settle([(origin, now)]);
+            let mut at_once = Adaptation::new(Arc::clone(&record));
+            at_once.settle(told.clone());
+            for (action, before) in record.action_ids().zip(before) {
+                let standing = one_by_one.standing(action);
+                prop_assert_eq!(&standing, &at_once.standing(action));
+                prop_assert_eq!(one_by_one.changed_root(action), at_once.changed_root(action));
+                let settled = |standing: &Standing| !matches!(standing, Standing::Waiting { .. });
+                prop_assert!(settled(&standing) == settled(&before) || concerned.contains(&action));
+            }
+        }
+    }
+
     #[test]
     fn the_compact_layout_keeps_everything(a in world(DEPS), mut b in world(DEPS), shape in shape()) {
         same_paths(&a, &mut b);
@@ -159,7 +198,7 @@ proptest! {
         }
         if let Ok(Stored::Compact(record)) = layout::decode(&bytes) {
             let facts = again.facts(&record);
-            let mut adaptation = overlay::Adaptation::new(std::sync::Arc::new(*record));
+            let mut adaptation = Adaptation::new(Arc::new(*record));
             adaptation.settle(facts);
             for id in adaptation.record().clone().action_ids() {
                 let _ = adaptation.standing(id);

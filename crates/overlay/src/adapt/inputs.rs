@@ -9,6 +9,7 @@ pub(super) const CHANGED: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;
 pub(super) const GUESS: u8 = 4;
 pub(super) const LOST: u8 = 8;
+pub(super) const ANYTHING: u8 = CHANGED | UNKNOWN | GUESS | LOST;
 
 /// What an input is now, after its origins.
 #[derive(Clone, PartialEq, Eq, Debug)]

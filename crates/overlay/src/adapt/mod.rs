@@ -4,7 +4,8 @@ mod derived;
 mod inputs;
 mod uses;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use derived::Demand;
 use derived::Derived;
-use inputs::{CHANGED, Difference, GUESS, InputState, Inputs, LOST, UNKNOWN};
+use inputs::{ANYTHING, CHANGED, Difference, GUESS, InputState, Inputs, LOST, UNKNOWN};
 use uses::{Lists, Uses};
 
 use crate::forest::{Forest, Missing};
@@ -186,7 +187,7 @@ impl Adaptation {
         let derivations = (0..adaptation.record.derivations.len()).map(|row| DerivationId(crate::path::index(row)));
         adaptation.derive(derivations.collect());
         for (row, entries) in adaptation.record.levels.iter().enumerate() {
-            adaptation.flags[row] = judge_level(&adaptation.inputs, &adaptation.flags, entries);
+            adaptation.flags[row] = judge_level(&adaptation.inputs, &adaptation.flags, entries, ANYTHING);
         }
         adaptation
     }
@@ -614,31 +615,37 @@ impl Adaptation {
             return self.spread_everywhere(inputs);
         }
         let uses = self.uses.take().unwrap_or_else(|| Uses::of(&self.record));
-        let mut actions = BTreeSet::new();
-        let mut pending: BTreeMap<LevelId, Difference> = BTreeMap::new();
-        let visit = |pending: &mut BTreeMap<LevelId, Difference>, levels: &[LevelId], difference: Difference| {
-            for level in levels {
-                let known = pending.entry(*level).or_insert(difference);
-                *known = difference.max(*known);
-            }
-        };
+        let mut actions = Vec::new();
+        let mut pending: BinaryHeap<Reverse<Touched>> = BinaryHeap::new();
         for (input, difference) in inputs {
-            visit(&mut pending, uses.input_levels.get(input.index()), *difference);
+            let flags = self.inputs.flags(*input);
+            let levels = uses.input_levels.get(input.index()).iter();
+            pending.extend(levels.map(|level| Reverse(Touched { level: *level, difference: *difference, flags })));
             if *difference == Difference::Value {
-                actions.extend(uses.property_actions.get(input.index()));
+                actions.extend_from_slice(uses.property_actions.get(input.index()));
             }
         }
         // Parents have higher rows, so each level is judged after everything below it.
-        while let Some((level, difference)) = pending.pop_first() {
-            self.flags[level.index()] = judge_level(&self.inputs, &self.flags, self.record.level(level));
-            visit(&mut pending, uses.level_parents.get(level.index()), difference);
+        while let Some(Reverse(Touched { level, mut difference, mut flags })) = pending.pop() {
+            while let Some(Reverse(more)) = pending.peek().filter(|Reverse(next)| next.level == level) {
+                (difference, flags) = (difference.max(more.difference), flags | more.flags);
+                pending.pop();
+            }
+            let row = level.index();
+            let limit = self.flags[row] | flags;
+            let flags = judge_level(&self.inputs, &self.flags, self.record.level(level), limit);
+            self.flags[row] = flags;
+            let parents = uses.level_parents.get(row).iter();
+            pending.extend(parents.map(|parent| Reverse(Touched { level: *parent, difference, flags })));
             if difference == Difference::Value {
                 self.rewriter.forget(level);
-                actions.extend(uses.root_actions.get(level.index()));
+                actions.extend_from_slice(uses.root_actions.get(row));
             }
         }
         self.uses = Some(uses);
-        actions.into_iter().collect()
+        actions.sort_unstable();
+        actions.dedup();
+        actions
     }
 
     /// [`spread`](Self::spread) in one pass over all levels, which are in bottom-up order already.
@@ -660,7 +667,7 @@ impl Adaptation {
                 continue;
             }
             above[row] = below;
-            self.flags[row] = judge_level(&self.inputs, &self.flags, entries);
+            self.flags[row] = judge_level(&self.inputs, &self.flags, entries, ANYTHING);
             if is_other(below) {
                 self.rewriter.forget(LevelId(crate::path::index(row)));
             }
@@ -676,13 +683,28 @@ impl Adaptation {
     }
 }
 
-fn judge_level(inputs: &Inputs, flags: &[u8], entries: &[(NameId, Below)]) -> u8 {
-    entries.iter().fold(0, |all, (_, below)| {
-        all | match below {
+/// A level with something below it that is not as before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Touched {
+    level: LevelId,
+    difference: Difference,
+    /// What it is now.
+    flags: u8,
+}
+
+/// What is true of anything in a level. More than `limit` cannot be: there is nothing to look for once that is found.
+fn judge_level(inputs: &Inputs, flags: &[u8], entries: &[(NameId, Below)], limit: u8) -> u8 {
+    let mut all = 0;
+    for (_, below) in entries {
+        if all == limit {
+            break;
+        }
+        all |= match below {
             Below::Input(input) => inputs.flags(*input),
             Below::Level(level) => flags[level.index()],
-        }
-    })
+        };
+    }
+    all
 }
 
 /// The changed inputs of a record as a tree of edits.
