@@ -157,11 +157,14 @@ impl<'a> Build<'a> {
         let latency = self.conditions.latency;
         let job = self.project.job(row, turn);
         let Job { action, blob, .. } = self.project.jobs.all[job as usize];
-        if !self.conditions.action_overhead.is_zero() {
-            sleep(self.conditions.action_overhead).await;
+        let mut before = self.conditions.action_overhead;
+        if self.events.is_some() {
+            if !before.is_zero() {
+                sleep(std::mem::take(&mut before)).await;
+            }
+            self.tell(|| Event::Requested { action });
         }
-        self.tell(|| Event::Requested { action });
-        sleep(latency).await;
+        sleep(before + latency).await;
         let mut after = latency;
         if self.service.has_result(job) {
             self.hits.set(self.hits.get() + 1);

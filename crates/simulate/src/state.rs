@@ -3,8 +3,6 @@
 //! One element at a time, from nothing but the shape and the outputs of the elements below it: what the build will
 //! ask for is found independently of how the engine predicts it.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use prost::Message;
 use reapi_proto::raw::{Node, RawError, encode_directory};
@@ -99,21 +97,24 @@ type Staged<'a> = (&'a [usize], &'a [(usize, usize)]);
 /// A directory that is being put together.
 #[derive(Default)]
 struct Dir {
-    nodes: BTreeMap<Bytes, Node>,
+    nodes: Vec<(Bytes, Node)>,
     below: Vec<Digest>,
 }
 
 impl Dir {
     fn file(&mut self, name: impl Into<Bytes>, digest: Digest) {
-        self.nodes.insert(name.into(), Node::File { digest, executable: false });
+        self.nodes.push((name.into(), Node::File { digest, executable: false }));
     }
 
     fn directory(&mut self, name: impl Into<Bytes>, digest: Digest) {
-        self.nodes.insert(name.into(), Node::Directory { digest });
+        self.nodes.push((name.into(), Node::Directory { digest }));
         self.below.push(digest);
     }
 
-    fn put(self, kind: Blob, sink: Sink<'_>) -> Result<Digest, RawError> {
+    fn put(mut self, kind: Blob, sink: Sink<'_>) -> Result<Digest, RawError> {
+        self.nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // What is put somewhere twice is there once.
+        self.nodes.dedup();
         let bytes = encode_directory(self.nodes)?;
         let digest = FUNCTION.digest(&bytes);
         sink(Made { kind, digest, bytes, below: &self.below });

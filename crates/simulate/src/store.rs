@@ -49,8 +49,8 @@ impl BlobId {
 }
 
 /// Every blob of a project before and after the change, numbered: what simulations share. They are known by the first
-/// half of their hashes, which tells them apart well enough: there are millions of them. Their sizes stand there as
-/// well, since whoever looks one up compares it.
+/// 8 bytes of their hashes and their sizes, which tells them apart well enough: there are millions of them, and a mistake
+/// would be noticed, as what is executed would not be what the build asks for.
 #[derive(Default)]
 pub(crate) struct Blobs {
     by_hash: FxHashMap<Key, (BlobId, u32)>,
@@ -66,13 +66,14 @@ pub(crate) struct Blobs {
 const ROOM: usize = 1 << 20;
 
 impl Blobs {
-    /// Inserts a copy that takes no more memory than its bytes. `None` if something that it refers to is not there.
+    /// Inserts a copy that takes no more memory than its bytes. `None` if something that it refers to is not there, or if
+    /// it cannot be told from another one.
     pub(crate) fn insert(&mut self, digest: &Digest, bytes: &[u8], below: &[Digest]) -> Option<BlobId> {
         let id = BlobId(u32::try_from(self.data.len()).ok()?);
         let size = u32::try_from(bytes.len()).ok()?;
-        let (known, _) = *self.by_hash.entry(key(digest)).or_insert((id, size));
+        let (known, known_size) = *self.by_hash.entry(key(digest)).or_insert((id, size));
         if known != id {
-            return Some(known);
+            return (known_size == size).then_some(known);
         }
         for digest in below {
             self.below.push(self.by_hash.get(&key(digest))?.0);
@@ -105,14 +106,10 @@ impl Blobs {
 }
 
 /// Enough of a digest to tell one project's from each other.
-pub(crate) type Key = [u8; 16];
+pub(crate) type Key = u64;
 
 pub(crate) fn key(digest: &Digest) -> Key {
-    let mut key = [0; 16];
-    let hash = digest.hash();
-    let length = hash.len().min(key.len());
-    key[..length].copy_from_slice(&hash[..length]);
-    key
+    digest.hash().iter().take(size_of::<Key>()).fold(0, |key, byte| key << 8 | Key::from(*byte))
 }
 
 /// What is stored in one simulation.
