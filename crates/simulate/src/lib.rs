@@ -34,6 +34,7 @@ mod build;
 mod generate;
 mod project;
 mod recorded;
+mod recorder;
 mod run;
 mod service;
 mod shape;

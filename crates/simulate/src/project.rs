@@ -1,24 +1,23 @@
 //! A project that was built and recorded, and has changed since.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::num::NonZero;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use instantiate::{Candidate, GraphRecords, Lookup, RecordIndex};
-use overlay::derive::{Dependency, Deriver, Observed, Observing};
+use overlay::Record;
 use overlay::graph::{Element, Graph};
-use overlay::layout::{self, Stored};
-use overlay::{ArtifactOverlay, Contents, ElementId, Forest, Mode, Origin, Record, RecordedElement};
 use reapi_proto::Digest;
-use reapi_proto::raw::{Action, Command, Directory, Node};
-use rustc_hash::{FxHashMap, FxHashSet};
+use reapi_proto::raw::Directory;
+use rustc_hash::FxHashMap;
 
+use crate::recorder::{Below, Built, Recorded, Recorder};
 use crate::shape::Shape;
-use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_path, own_root};
+use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_path};
 use crate::store::{Bits, BlobId, Blobs, Key, key};
 use crate::{Bounds, SimulationError};
 
@@ -97,23 +96,31 @@ impl Project {
     /// [`SimulationError::Shape`] for a shape that does not [check](Shape::check).
     pub fn new(shape: Shape) -> Result<Self, SimulationError> {
         shape.check()?;
+        let below: Vec<OnceLock<Option<Below>>> = shape.elements.iter().map(|_| OnceLock::new()).collect();
         let (made, records) = thread::scope(|scope| {
-            let shape = &shape;
-            let (builds, built) = sync_channel(BUILT_AHEAD);
-            let recording = scope.spawn(move || record(shape, &built));
+            let (shape, below) = (&shape, below.as_slice());
+            let recorders = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_RECORDERS);
+            let (builds, recording): (Vec<_>, Vec<_>) = (0..recorders)
+                .map(|turn| {
+                    let (builds, built) = sync_channel(BUILT_AHEAD);
+                    let recorder = Recorder { shape, below, turn, recorders };
+                    (builds, scope.spawn(move || recorder.record(&built)))
+                })
+                .unzip();
             let made = make(shape, builds);
             let lost = || SimulationError::Internal("recording the project has come to no end".to_owned());
-            (made, recording.join().unwrap_or_else(|_| Err(lost())))
+            let recorded = recording.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(lost())));
+            (made, recorded.collect::<Result<Vec<_>, _>>())
         });
         // Where recording has failed, what was made may be cut short.
         let records = records?;
         let Made { mut rows, jobs, mut blobs, mut present } = made?;
         let mut decoded = FxHashMap::default();
-        for (row, (message, record)) in rows.iter_mut().zip(records).filter_map(|(row, record)| Some((row, record?))) {
+        for Recorded { row, message, record } in records.into_iter().flatten() {
             let digest = FUNCTION.digest(&message);
             present.insert(insert(&mut blobs, &digest, &message, &[])?.number());
             decoded.insert(digest, record);
-            row.record = Some(digest);
+            rows[row].record = Some(digest);
         }
         Ok(Self {
             shape,
@@ -195,11 +202,8 @@ impl fmt::Display for Decoded {
 /// Elements that are built before they are recorded, so that both go on at once.
 const BUILT_AHEAD: usize = 16;
 
-/// An element as it was built, to be recorded.
-struct Built {
-    state: ElementState,
-    blobs: Vec<(Blob, Digest, Bytes)>,
-}
+/// Recording takes longer than making, and each recorder keeps trees of its own.
+const MOST_RECORDERS: usize = 4;
 
 /// Both states.
 struct Made {
@@ -214,29 +218,42 @@ fn insert(blobs: &mut Blobs, digest: &Digest, bytes: &[u8], below: &[Digest]) ->
     inserted.ok_or_else(|| SimulationError::Internal(format!("something that {digest} refers to is not there")))
 }
 
-/// Makes every message of the recorded state, and hands each element on; then those of the new state.
-fn make(shape: &Shape, builds: SyncSender<Built>) -> Result<Made, SimulationError> {
+/// Makes every message of the recorded state, and hands each element on to all recorders; then those of the new state.
+fn make(shape: &Shape, builds: Vec<SyncSender<Arc<Built>>>) -> Result<Made, SimulationError> {
     let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
     let installed = installed(shape);
     let (mut blobs, mut present) = (Blobs::default(), Bits::default());
     let maker = Maker::new(shape, &installed, Version::Recorded);
     let mut recorded: Vec<ElementState> = Vec::with_capacity(shape.elements.len());
     for row in 0..shape.elements.len() {
-        let (mut made, mut outcome) = (Vec::new(), Ok(()));
+        let (mut trees, mut inputs, mut actions, mut commands) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut outcome = Ok(());
         let state = maker.element(row, &recorded, &mut |blob| {
             // Of recorded outputs, nobody reads any but those that are outputs still.
-            if blob.kind != Blob::Output {
-                match insert(&mut blobs, &blob.digest, &blob.bytes, blob.below) {
-                    Ok(id) => drop(present.insert(id.number())),
-                    Err(error) => outcome = Err(error),
-                }
-                made.push((blob.kind, blob.digest, blob.bytes));
+            if blob.kind == Blob::Output {
+                return;
+            }
+            match insert(&mut blobs, &blob.digest, &blob.bytes, blob.below) {
+                Ok(id) => drop(present.insert(id.number())),
+                Err(error) => outcome = Err(error),
+            }
+            let mut plant = |trees: &mut Vec<(Digest, Directory)>, bytes| match Directory::parse(bytes) {
+                Ok(directory) => trees.push((blob.digest, directory)),
+                Err(error) => outcome = Err(failed(&error)),
+            };
+            match blob.kind {
+                Blob::Directory => plant(&mut trees, blob.bytes),
+                Blob::Input => plant(&mut inputs, blob.bytes),
+                Blob::Action => actions.push(blob.bytes),
+                Blob::Command => commands.push(blob.bytes),
+                Blob::Header | Blob::Output => {}
             }
         });
         let state = state.map_err(|e| failed(&e))?;
         outcome?;
         recorded.push(state.clone());
-        if builds.send(Built { state, blobs: made }).is_err() {
+        let built = Arc::new(Built { state, trees, inputs, actions, commands });
+        if builds.iter().any(|recorder| recorder.send(Arc::clone(&built)).is_err()) {
             return Err(SimulationError::Internal("nobody records the project".to_owned()));
         }
     }
@@ -303,62 +320,6 @@ fn make(shape: &Shape, builds: SyncSender<Built>) -> Result<Made, SimulationErro
     Ok(Made { rows, jobs, blobs, present })
 }
 
-/// The message of a record, and what it says.
-type Recorded = (Bytes, Arc<Record>);
-
-/// Records elements as they are built: those that have actions.
-fn record(shape: &Shape, built: &Receiver<Built>) -> Result<Vec<Option<Recorded>>, SimulationError> {
-    let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
-    let closures = shape.closures();
-    let mut trees = Forest::new();
-    let mut below: Vec<Below> = Vec::with_capacity(shape.elements.len());
-    let mut records = Vec::with_capacity(shape.elements.len());
-    for (row, Built { state, blobs }) in built.iter().enumerate() {
-        let mut messages: FxHashMap<Digest, Bytes> = FxHashMap::default();
-        // What is in nothing but its input trees.
-        let mut inputs: FxHashSet<Digest> = FxHashSet::default();
-        for (kind, digest, bytes) in blobs {
-            match kind {
-                Blob::Directory | Blob::Input => {
-                    let new = trees.insert_new(digest, Directory::parse(bytes).map_err(|e| failed(&e))?);
-                    match kind {
-                        Blob::Input if new => drop(inputs.insert(digest)),
-                        Blob::Input => {}
-                        _ => drop(inputs.remove(&digest)),
-                    }
-                }
-                Blob::Action | Blob::Command => drop(messages.insert(digest, bytes)),
-                Blob::Header | Blob::Output => {}
-            }
-        }
-        let mut record = None;
-        if shape.elements[row].actions.is_empty() {
-            records.push(None);
-        } else {
-            let derived =
-                Recording { shape, below: &below, closure: &closures[row] }.derive(row, &state, &trees, &messages)?;
-            let message = layout::encode(&derived);
-            let Stored::Compact(stored) = layout::decode(&message).map_err(|e| failed(&e))? else {
-                return Err(SimulationError::Internal("a record is not stored as such".to_owned()));
-            };
-            records.push(Some((message, Arc::from(stored))));
-            record = Some(Arc::new(artifact_alone(&derived)));
-        }
-        below.push(Below { sources: state.sources, artifact: state.artifact, record });
-        for digest in inputs {
-            trees.remove(&digest);
-        }
-    }
-    Ok(records)
-}
-
-/// What is known of an element when others are recorded that build against it.
-struct Below {
-    sources: Digest,
-    artifact: Digest,
-    record: Option<Arc<Record>>,
-}
-
 /// Whether sources were fetched before anything else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sources {
@@ -371,78 +332,6 @@ fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
-fn weak_key(row: usize, changed: bool) -> String {
+pub(crate) fn weak_key(row: usize, changed: bool) -> String {
     format!("weak-{row}-{}", u8::from(changed))
-}
-
-/// What the record of an element is derived from.
-struct Recording<'a> {
-    shape: &'a Shape,
-    below: &'a [Below],
-    closure: &'a [usize],
-}
-
-impl Recording<'_> {
-    fn derive(
-        &self,
-        row: usize,
-        state: &ElementState,
-        forest: &Forest,
-        messages: &FxHashMap<Digest, Bytes>,
-    ) -> Result<Record, SimulationError> {
-        let failed = |error: &dyn std::error::Error| SimulationError::Internal(error.to_string());
-        let element = &self.shape.elements[row];
-        let observing = Observing {
-            name: element.name.clone(),
-            weak_key: Some(weak_key(row, false)),
-            configuration: None,
-            sources: Some(state.sources),
-            artifact: Some(state.artifact),
-            own_root: own_root(row).into(),
-            platforms: Vec::new(),
-        };
-        let dependencies = self.closure.iter().map(|below| Dependency {
-            name: self.shape.elements[*below].name.clone(),
-            sources: Some(self.below[*below].sources),
-            artifact: Some(self.below[*below].artifact),
-            record: self.below[*below].record.clone(),
-        });
-        let mut deriver = Deriver::new(Mode::Full, FUNCTION, observing, dependencies.collect());
-        for (turn, action) in element.actions.iter().enumerate() {
-            let message = |digest: &Digest| messages.get(digest).cloned().unwrap_or_default();
-            let output = Node::File { digest: state.outputs[turn], executable: false };
-            let observed = Observed {
-                base: state.actions[turn],
-                action: Action::parse(message(&state.actions[turn])).map_err(|e| failed(&e))?,
-                command: Command::parse(message(&state.commands[turn])).map_err(|e| failed(&e))?,
-                outputs: vec![(output_path(action, turn).into(), output)],
-                duration: Some(action.duration),
-                output_bytes: Some(state.outputs[turn].size_bytes()),
-            };
-            deriver.observe(forest, &observed).map_err(|e| failed(&e))?;
-        }
-        Ok(deriver.finish(forest, &Contents::default()))
-    }
-}
-
-/// Of a record, what those above the element look at: which source or action is behind each file of its artifact.
-fn artifact_alone(record: &Record) -> Record {
-    let own = record.element(ElementId::SELF);
-    let own = RecordedElement { name: own.name.clone(), sources: own.sources, artifact: own.artifact };
-    let mut alone = Record::new(record.digest_function, own);
-    let mut paths = Vec::with_capacity(record.artifact_overlays.len());
-    for overlay in &record.artifact_overlays {
-        let mut path = |path| alone.paths.intern(&record.paths.bytes(path));
-        let element = ElementId::SELF;
-        let origin = match record.origin(overlay.origin) {
-            Origin::Source { path: at, .. } => Origin::Source { element, path: path(*at) },
-            Origin::Action { base, path: at, .. } => Origin::Action { element, base: *base, path: path(*at) },
-            Origin::Artifact { .. } | Origin::Derived(_) => continue,
-        };
-        paths.push(path(overlay.path));
-        alone.origins.push(origin);
-    }
-    let overlays = alone.origin_ids().zip(paths).map(|((origin, _), path)| ArtifactOverlay { path, origin });
-    alone.artifact_overlays = overlays.collect();
-    alone
 }

@@ -18,6 +18,7 @@ pub(crate) use intern::sort_origins;
 pub use local::{Content, Contents};
 pub use prefetch::Prefetch;
 
+use std::cell::OnceCell;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,7 +181,21 @@ struct Dep {
 #[derive(Debug)]
 struct Behind {
     record: Arc<Record>,
-    by_path: FxHashMap<PathId, Vec<OriginId>>,
+    /// Most of what an element builds against, it takes nothing from.
+    by_path: OnceCell<FxHashMap<PathId, Vec<OriginId>>>,
+}
+
+impl Behind {
+    fn origins(&self, path: PathId) -> &[OriginId] {
+        let by_path = self.by_path.get_or_init(|| {
+            let mut by_path: FxHashMap<PathId, Vec<OriginId>> = FxHashMap::default();
+            for ArtifactOverlay { path, origin } in &self.record.artifact_overlays {
+                by_path.entry(*path).or_default().push(*origin);
+            }
+            by_path
+        });
+        by_path.get(&path).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// An output of an observed action.
@@ -250,13 +265,8 @@ impl Deriver {
         let row = &mut self.record.elements[element.index()];
         row.sources = sources;
         row.artifact = artifact;
-        let behind = record.filter(|r| !r.artifact_overlays.is_empty()).map(|record| {
-            let mut by_path: FxHashMap<PathId, Vec<OriginId>> = FxHashMap::default();
-            for ArtifactOverlay { path, origin } in &record.artifact_overlays {
-                by_path.entry(*path).or_default().push(*origin);
-            }
-            Behind { record, by_path }
-        });
+        let behind = record.filter(|r| !r.artifact_overlays.is_empty());
+        let behind = behind.map(|record| Behind { record, by_path: OnceCell::new() });
         if let Some(root) = artifact.filter(|root| !root.is_empty()) {
             self.artifact_roots.insert(root, self.dependencies.len());
         }

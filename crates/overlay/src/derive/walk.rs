@@ -210,9 +210,8 @@ impl Deriver {
         let path = behind.record.paths.find(&self.record.paths.bytes(artifact_path));
         let owner = self.dependencies[dep].element;
         let found: Vec<OriginId> = path
-            .and_then(|path| behind.by_path.get(&path))
-            .into_iter()
-            .flatten()
+            .map_or(&[][..], |path| behind.origins(path))
+            .iter()
             .filter_map(|id| self.adopt(&behind.record, owner, behind.record.origin(*id)))
             .collect();
         self.dependencies[dep].behind = Some(behind);
@@ -236,7 +235,10 @@ fn union(forest: &Forest, roots: impl Iterator<Item = (usize, Digest)>) -> Resul
     let mut staged = StagedDirectory::default();
     for (dep, root) in roots {
         for entry in forest.get(&root).ok_or(Missing(root))?.entries() {
-            staged.entry(Bytes::copy_from_slice(entry.name)).or_default().push((dep, entry.node));
+            match staged.get_mut(entry.name) {
+                Some(known) => known.push((dep, entry.node)),
+                None => drop(staged.insert(Bytes::copy_from_slice(entry.name), vec![(dep, entry.node)])),
+            }
         }
     }
     Ok(Arc::new(staged))
