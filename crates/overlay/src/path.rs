@@ -143,6 +143,19 @@ impl Paths {
         out
     }
 
+    /// Whether [`bytes`](Self::bytes) of a path are these.
+    #[must_use]
+    pub fn is(&self, path: PathId, bytes: &[u8]) -> bool {
+        let mut left = Some(bytes).filter(|bytes| !bytes.is_empty());
+        let mut upwards = std::iter::successors(self.split(path), |(parent, _)| self.split(*parent));
+        let fits = upwards.all(|(_, name)| {
+            let rest = left.and_then(|left| left.strip_suffix(&**self.name(name)));
+            left = rest.and_then(|rest| rest.strip_suffix(b"/"));
+            rest.is_some_and(|rest| rest.is_empty() || left.is_some())
+        });
+        fits && left.is_none()
+    }
+
     /// The path for people: what is not UTF-8 is replaced.
     #[must_use]
     pub fn display(&self, path: PathId) -> String {
@@ -229,6 +242,8 @@ pub(crate) fn index(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -240,6 +255,17 @@ mod tests {
         assert_eq!(paths.find(b"usr/include/b.h"), None);
         assert_eq!(paths.bytes(a), b"usr/include/a.h");
         assert_eq!(paths.intern(b""), PathId::ROOT);
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_its_bytes_and_no_others(a in "[ab/]{0,6}", b in "[ab/]{0,6}") {
+            let mut paths = Paths::new();
+            let path = paths.intern(a.as_bytes());
+            let bytes = paths.bytes(path);
+            prop_assert!(paths.is(path, &bytes));
+            prop_assert_eq!(paths.is(path, b.as_bytes()), bytes == b.as_bytes());
+        }
     }
 
     #[test]

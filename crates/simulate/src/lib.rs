@@ -40,6 +40,7 @@ mod service;
 mod shape;
 mod state;
 mod store;
+mod updates;
 
 use std::time::Duration;
 

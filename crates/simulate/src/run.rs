@@ -1,11 +1,11 @@
 //! One rebuild, from the change to the last artifact.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_buffered::FuturesUnordered;
 use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
 use instantiate::{Engine, Event, Options, Report, Services, WhenReached};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
@@ -150,20 +150,20 @@ async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Resu
     let build = |events| Build::new(project, conditions, service.clone(), Arc::clone(&store), events);
     let (events, receiver) = unbounded_channel();
     // Each is woken for itself: nearly everything that happens concerns only one of them.
-    let mut parts: FuturesUnordered<Pin<Box<dyn Future<Output = Result<Part, SimulationError>> + '_>>> =
-        FuturesUnordered::new();
+    let mut parts: FuturesUnordered<LocalBoxFuture<'_, Result<Part, SimulationError>>> = FuturesUnordered::new();
     let mut lacking = 1;
     match mode {
         Mode::None => parts.push(Box::pin(async { Ok(Part::Built(build(None).run().await)) })),
         Mode::Blocking => {
             let engine = engine(Sources::Fetched)?;
             lacking += 1;
-            parts.push(Box::pin(async move { Ok(Part::Primed(engine.run_static().await.map_err(failed)?)) }));
+            parts.push(Box::pin(async move { Ok(Part::Primed(Box::new(engine.run_static().await.map_err(failed)?))) }));
         }
         Mode::Primed => {
             let engine = engine(Sources::ToBeFetched)?;
             lacking += 1;
-            parts.push(Box::pin(async move { Ok(Part::Primed(engine.run(receiver).await.map_err(failed)?)) }));
+            parts
+                .push(Box::pin(async move { Ok(Part::Primed(Box::new(engine.run(receiver).await.map_err(failed)?))) }));
             parts.push(Box::pin(async { Ok(Part::Built(build(Some(events.clone())).run().await)) }));
         }
     }
@@ -204,7 +204,7 @@ async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Resu
 
 /// What goes on in a rebuild has come to its end.
 enum Part {
-    Primed(Report),
+    Primed(Box<Report>),
     Built(Requests),
 }
 

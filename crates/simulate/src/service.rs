@@ -7,20 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cas_client::{
-    ActionCache, Error, ErrorKind, ExecuteRequest, Execution, ExecutionOutcome, ExecutionStage, ExecutionUpdate, Result,
-};
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
+use cas_client::{ActionCache, Error, ErrorKind, ExecuteRequest, Execution, ExecutionUpdate, Result};
+use futures_util::stream::BoxStream;
 use reapi_proto::Digest;
 use reapi_proto::v2::{ActionResult, OutputFile};
 use rustc_hash::FxHashMap;
-use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::project::{Job, Jobs, Project};
 use crate::store::{Bits, Store};
+use crate::updates::Updates;
 
 /// Executes what it is asked to, equal requests once, the lowest priority number first and then in order of arrival.
 ///
@@ -69,12 +66,12 @@ struct Request {
 
 /// A request, as whoever made it sees it.
 pub(crate) struct Operation {
-    job: u32,
+    pub(crate) job: u32,
     turn: u64,
     /// If it did not start at once.
-    started: Option<oneshot::Receiver<()>>,
+    pub(crate) started: Option<oneshot::Receiver<()>>,
     /// If it was not done before.
-    done: Option<oneshot::Receiver<()>>,
+    pub(crate) done: Option<oneshot::Receiver<()>>,
 }
 
 impl Operation {
@@ -213,7 +210,7 @@ impl Service {
     }
 
     /// What the action cache says of a job that is done.
-    fn result(&self, job: u32) -> ActionResult {
+    pub(crate) fn result(&self, job: u32) -> ActionResult {
         let Job { path, output, .. } = &self.0.jobs.all[job as usize];
         let output = OutputFile { path: path.to_string(), digest: Some((*output).into()), ..OutputFile::default() };
         ActionResult { output_files: vec![output], ..ActionResult::default() }
@@ -248,15 +245,6 @@ impl ActionCache for Service {
     }
 }
 
-/// How far a stream of updates is.
-enum Follow {
-    Accepted(Operation),
-    Known(Operation),
-    Queued(Operation),
-    Executing(Operation),
-    End,
-}
-
 #[async_trait]
 impl Execution for Service {
     async fn execute(&self, request: ExecuteRequest) -> Result<BoxStream<'static, Result<ExecutionUpdate>>> {
@@ -264,42 +252,7 @@ impl Execution for Service {
         sleep(half).await;
         let job = self.job_of(request.action)?;
         let operation = self.submit(job, request.priority);
-        let service = self.clone();
-        let updates = stream::unfold((service, Follow::Accepted(operation)), move |(service, state)| async move {
-            let (update, next) = match state {
-                Follow::Accepted(operation) => {
-                    sleep(half).await;
-                    (ExecutionUpdate::Accepted { operation: operation.to_string() }, Follow::Known(operation))
-                }
-                Follow::Known(mut operation) => match operation.started.as_mut().map(oneshot::Receiver::try_recv) {
-                    None | Some(Ok(())) => {
-                        (ExecutionUpdate::Stage(ExecutionStage::Executing), Follow::Executing(operation))
-                    }
-                    Some(Err(TryRecvError::Empty)) => {
-                        (ExecutionUpdate::Stage(ExecutionStage::Queued), Follow::Queued(operation))
-                    }
-                    Some(Err(TryRecvError::Closed)) => return None,
-                },
-                Follow::Queued(mut operation) => {
-                    if let Some(started) = operation.started.take() {
-                        started.await.ok()?;
-                    }
-                    (ExecutionUpdate::Stage(ExecutionStage::Executing), Follow::Executing(operation))
-                }
-                Follow::Executing(operation) => {
-                    if !operation.done().await {
-                        return None;
-                    }
-                    sleep(half).await;
-                    let outcome =
-                        ExecutionOutcome { result: service.result(job), cached: false, message: String::new() };
-                    (ExecutionUpdate::Done(Box::new(outcome)), Follow::End)
-                }
-                Follow::End => return None,
-            };
-            Some((Ok(update), (service, next)))
-        });
-        Ok(updates.boxed())
+        Ok(Box::pin(Updates::new(self.clone(), operation, half)))
     }
 
     async fn cancel(&self, operation: &str) -> Result<()> {

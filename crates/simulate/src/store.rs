@@ -63,7 +63,7 @@ pub(crate) struct Blobs {
 }
 
 /// Bytes of memory for copies that are asked for at once.
-const ROOM: usize = 1 << 20;
+const ROOM: usize = 1 << 16;
 
 impl Blobs {
     /// Inserts a copy that takes no more memory than its bytes. `None` if something that it refers to is not there, or if

@@ -228,8 +228,8 @@ impl Priming {
                 Told::Lost => Now::Lost,
                 Told::OutputsOf(run) => {
                     let record = self.tables[row].adaptation.record();
-                    let path = record.paths.bytes(record.origin(origin).path());
-                    self.runs[run].output(&path).map_or(Now::Lost, Now::Is)
+                    let output = self.runs[run].output_at(&record.paths, record.origin(origin).path());
+                    output.map_or(Now::Lost, Now::Is)
                 }
             };
             self.learn(row, [(origin, now)]);

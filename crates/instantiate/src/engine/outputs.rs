@@ -76,6 +76,14 @@ impl Outputs {
         Self { nodes: by_place(nodes), forest: Some(Box::new(forest)) }
     }
 
+    /// The only output and its place, if it is one that nothing can lie in.
+    pub(super) fn only(&self) -> Option<(&[u8], &Node)> {
+        match &*self.nodes {
+            [(place, node @ (Node::File { .. } | Node::Symlink { .. }))] => Some((place, node)),
+            _ => None,
+        }
+    }
+
     /// What stands at `path`, which may lie inside of an output directory.
     pub(super) fn find(&self, path: &[u8]) -> Option<Node> {
         let path = normal(path);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use cas_client::{ExecutionStage, Lookup, Output, outputs};
 use futures_util::stream::AbortHandle;
+use overlay::{PathId, Paths};
 use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use reapi_proto::v2::ActionResult;
@@ -217,6 +218,15 @@ impl Run {
     /// The output at a path, once the outputs are known.
     pub(super) fn output(&self, path: &[u8]) -> Option<Node> {
         self.outputs.as_ref()?.find(path)
+    }
+
+    /// [`output`](Self::output) at a path of a record.
+    pub(super) fn output_at(&self, paths: &Paths, path: PathId) -> Option<Node> {
+        let outputs = self.outputs.as_ref()?;
+        match outputs.only() {
+            Some((place, node)) => paths.is(path, place).then(|| node.clone()),
+            None => outputs.find(&paths.bytes(path)),
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {
