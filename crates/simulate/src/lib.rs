@@ -31,6 +31,7 @@
 
 mod bound;
 mod build;
+mod clock;
 mod generate;
 mod project;
 mod recorded;

@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
+use crate::clock::Clock;
 use crate::state::FUNCTION;
 
 /// A blob of a project by its row in [`Blobs`].
@@ -116,6 +117,7 @@ pub(crate) fn key(digest: &Digest) -> Key {
 pub(crate) struct Store {
     blobs: Arc<Blobs>,
     stored: Mutex<Stored>,
+    clock: Clock,
     latency: Duration,
 }
 
@@ -129,9 +131,9 @@ struct Stored {
 }
 
 impl Store {
-    pub(crate) fn new(blobs: Arc<Blobs>, present: Bits, latency: Duration) -> Self {
+    pub(crate) fn new(blobs: Arc<Blobs>, present: Bits, clock: Clock, latency: Duration) -> Self {
         let stored = Stored { present, complete: Bits::default(), other: FxHashMap::default() };
-        Self { blobs, stored: Mutex::new(stored), latency }
+        Self { blobs, stored: Mutex::new(stored), clock, latency }
     }
 
     fn stored(&self) -> MutexGuard<'_, Stored> {
@@ -173,7 +175,7 @@ impl Store {
 
     /// Takes as long as a call does.
     async fn call(&self) {
-        tokio::time::sleep(self.latency).await;
+        self.clock.sleep(self.latency).await;
     }
 }
 
