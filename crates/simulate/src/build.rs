@@ -128,10 +128,11 @@ impl<'a> Build<'a> {
     async fn actions(&self, row: usize) {
         let actions = &self.project.shape.elements[row].actions;
         let mut lacking: Vec<usize> = actions.iter().map(|action| action.own.len()).collect();
-        let mut users: Vec<Vec<usize>> = vec![Vec::new(); actions.len()];
-        for (turn, action) in actions.iter().enumerate() {
-            action.own.iter().for_each(|made| users[*made].push(turn));
-        }
+        // What each makes, and who takes it.
+        let users = actions.iter().enumerate();
+        let mut users: Vec<(usize, usize)> =
+            users.flat_map(|(turn, action)| action.own.iter().map(move |made| (*made, turn))).collect();
+        users.sort_unstable();
         let mut ready: BinaryHeap<Reverse<usize>> =
             (0..actions.len()).filter(|turn| lacking[*turn] == 0).map(Reverse).collect();
         let mut under_way = FuturesUnordered::new();
@@ -142,7 +143,8 @@ impl<'a> Build<'a> {
                 under_way.push(self.action(row, turn));
             }
             let Some(turn) = under_way.next().await else { break };
-            for user in &users[turn] {
+            let first = users.partition_point(|(made, _)| *made < turn);
+            for (_, user) in users[first..].iter().take_while(|(made, _)| *made == turn) {
                 lacking[*user] -= 1;
                 if lacking[*user] == 0 {
                     ready.push(Reverse(*user));

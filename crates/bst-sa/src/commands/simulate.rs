@@ -180,7 +180,8 @@ fn rows(
     let asks = options.builders.saturating_mul(options.max_jobs);
     let alone = |workers: usize| (workers.min(asks), Mode::None);
     // Those that take longest to compute come first, so that no processor is left with one of them at the end.
-    let with_engine = workers.iter().flat_map(|workers| [(*workers, Mode::Primed), (*workers, Mode::Blocking)]);
+    let with_engine = [Mode::Blocking, Mode::Primed];
+    let with_engine = with_engine.into_iter().flat_map(|mode| workers.iter().map(move |workers| (*workers, mode)));
     let mut rebuilds: Vec<(usize, Mode)> = Vec::new();
     for rebuild in with_engine.chain(workers.iter().map(|workers| alone(*workers))) {
         if !rebuilds.contains(&rebuild) {

@@ -201,14 +201,14 @@ impl Priming {
         while let Some(digest) = pending.pop() {
             // Below a directory that is as recorded, everything is.
             let Some(data) = add(digest) else { continue };
-            if let Ok(directory) = Directory::parse(data) {
-                pending.extend(directory.directories().map(|(_, child)| child));
-                if self.made.has_files() {
-                    directory.entries().for_each(|entry| match entry.node {
-                        Node::File { digest, .. } if self.made.is_file(&digest) => drop(add(digest)),
-                        _ => {}
-                    });
-                }
+            pending.extend(Directory::subdirectories(&data));
+            if self.made.has_files()
+                && let Ok(directory) = Directory::parse(data)
+            {
+                directory.entries().for_each(|entry| match entry.node {
+                    Node::File { digest, .. } if self.made.is_file(&digest) => drop(add(digest)),
+                    _ => {}
+                });
             }
         }
         new

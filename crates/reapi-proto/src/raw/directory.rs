@@ -104,6 +104,23 @@ impl Directory {
         Ok(())
     }
 
+    /// The subdirectories of a message that [`parse`](Self::parse) would accept, for whoever looks at nothing else.
+    /// Of any other message, some of what it may mean.
+    pub fn subdirectories(message: &Bytes) -> impl Iterator<Item = Digest> {
+        let mut fields = Fields::of(message);
+        std::iter::from_fn(move || {
+            while let Ok(Some(field)) = fields.next() {
+                if field.number == Kind::Directory.field()
+                    && let Ok(Slot { value: SlotValue::Directory { digest }, .. }) =
+                        Slot::parse(message, Kind::Directory, &field)
+                {
+                    return Some(digest.digest(message));
+                }
+            }
+            None
+        })
+    }
+
     /// The message.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {

@@ -78,6 +78,7 @@ proptest! {
             prop_assert_eq!((raw.name(), raw.node()), (&name[..], node.clone()));
             prop_assert_eq!(RawEntry::parse(raw.bytes().clone()), Ok(raw));
         }
+        prop_assert!(Directory::subdirectories(&bytes).eq(directory.directories().map(|(_, digest)| digest)));
         let subdirectories: BTreeMap<_, _> = directory.directories().collect();
         for (name, digest) in &subdirectories {
             prop_assert_eq!(directory.get(name), Some(Node::Directory { digest: *digest }));
@@ -187,6 +188,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from(bytes);
         let _ = RawEntry::parse(bytes.clone());
+        let _ = Directory::subdirectories(&bytes).count();
         if let Ok(directory) = Directory::parse(bytes.clone()) {
             prop_assert_eq!(directory.bytes(), &bytes);
         }
@@ -195,6 +197,7 @@ proptest! {
     #[test]
     fn damaged_messages_are_refused_or_editable(sample in directory(), damages in damages(), to in digest()) {
         let bytes = damage(&sample.bytes(), &damages);
+        let _ = Directory::subdirectories(&bytes).count();
         let Ok(directory) = Directory::parse(bytes) else { return Ok(()) };
         let mut before = nodes(&directory);
         let edits: Vec<_> = before
