@@ -10,6 +10,7 @@ use futures_buffered::FuturesUnordered;
 use futures_util::StreamExt;
 use instantiate::Event;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::sleep;
 
 use crate::Conditions;
 use crate::project::{Job, Project};
@@ -102,7 +103,7 @@ impl<'a> Build<'a> {
 
     /// Changed sources are fetched first, all at once.
     async fn fetch(&self) {
-        self.service.sleep(self.conditions.latency).await;
+        sleep(self.conditions.latency).await;
         for (row, element) in self.project.shape.elements.iter().enumerate().filter(|(_, element)| element.changed) {
             let root = self.project.rows[row].sources;
             self.tell(|| Event::SourcesAvailable { element: element.name.clone(), root });
@@ -111,14 +112,14 @@ impl<'a> Build<'a> {
 
     async fn element(&self, row: usize) -> usize {
         let element = &self.project.shape.elements[row];
-        self.service.sleep(self.conditions.element_overhead).await;
+        sleep(self.conditions.element_overhead).await;
         self.tell(|| Event::BuildReached { element: element.name.clone() });
         self.actions(row).await;
         if self.events.is_some() {
             self.store.put(self.project.rows[row].directories.iter().copied());
         }
         // The artifact is put together, then announced.
-        self.service.sleep(self.conditions.latency).await;
+        sleep(self.conditions.latency).await;
         let root = self.project.rows[row].artifact;
         self.tell(|| Event::ArtifactAvailable { element: element.name.clone(), root });
         row
@@ -161,23 +162,23 @@ impl<'a> Build<'a> {
         let mut before = self.conditions.action_overhead;
         if self.events.is_some() {
             if !before.is_zero() {
-                self.service.sleep(std::mem::take(&mut before)).await;
+                sleep(std::mem::take(&mut before)).await;
             }
             self.tell(|| Event::Requested { action });
         }
-        self.service.sleep(before + latency).await;
+        sleep(before + latency).await;
         let mut after = latency;
         if self.service.has_result(job) {
             self.hits.set(self.hits.get() + 1);
         } else {
             self.misses.set(self.misses.get() + 1);
             // What is missing is asked for, then uploaded; half a round trip later the request arrives.
-            self.service.sleep(latency * 2 + latency / 2).await;
+            sleep(latency * 2 + latency / 2).await;
             self.store_inputs(row, blob);
             self.service.submit(job, PRIORITY).done().await;
             after += latency / 2;
         }
-        self.service.sleep(after).await;
+        sleep(after).await;
         turn
     }
 

@@ -31,7 +31,6 @@
 
 mod bound;
 mod build;
-mod clock;
 mod generate;
 mod project;
 mod recorded;

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_buffered::FuturesUnordered;
+use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
-use futures_util::{FutureExt, StreamExt};
 use instantiate::{Engine, Event, Options, Report, Services, WhenReached};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
 
 use crate::SimulationError;
 use crate::build::{Build, Requests};
-use crate::clock::Clock;
 use crate::project::{Project, Sources};
 use crate::service::Service;
 use crate::shape::MAX_DURATION;
@@ -136,10 +135,8 @@ pub fn simulate(project: &Project, conditions: &Conditions, mode: Mode) -> Resul
 
 async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Result<Outcome, SimulationError> {
     let start = Instant::now();
-    let clock = Clock::default();
-    let store =
-        Arc::new(Store::new(Arc::clone(&project.blobs), project.present.clone(), clock.clone(), conditions.latency));
-    let service = Service::new(project, Arc::clone(&store), clock.clone(), conditions.workers, conditions.latency);
+    let store = Arc::new(Store::new(Arc::clone(&project.blobs), project.present.clone(), conditions.latency));
+    let service = Service::new(project, Arc::clone(&store), conditions.workers, conditions.latency);
     let engine = |sources| -> Result<Engine, SimulationError> {
         let services = Services {
             blobs: Arc::clone(&store) as _,
@@ -170,12 +167,10 @@ async fn rebuild(project: &Project, conditions: &Conditions, mode: Mode) -> Resu
             parts.push(Box::pin(async { Ok(Part::Built(build(Some(events.clone())).run().await)) }));
         }
     }
-    for drive in [service.drive().boxed_local(), clock.drive().boxed_local()] {
-        parts.push(Box::pin(async {
-            drive.await;
-            Err(SimulationError::Internal("time has stopped".to_owned()))
-        }));
-    }
+    parts.push(Box::pin(async {
+        service.drive().await;
+        Err(SimulationError::Internal("the workers have stopped".to_owned()))
+    }));
     let (mut makespan, mut requests, mut report) = (Duration::ZERO, Requests::default(), None);
     while lacking > 0
         && let Some(part) = parts.next().await

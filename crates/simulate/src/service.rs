@@ -13,9 +13,8 @@ use reapi_proto::Digest;
 use reapi_proto::v2::{ActionResult, OutputFile};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::clock::{Clock, Nap};
 use crate::project::{Job, Jobs, Project};
 use crate::store::{Bits, Store};
 use crate::updates::Updates;
@@ -30,7 +29,6 @@ pub(crate) struct Service(Arc<Inner>);
 
 struct Inner {
     store: Arc<Store>,
-    clock: Clock,
     latency: Duration,
     jobs: Arc<Jobs>,
     state: Mutex<State>,
@@ -94,10 +92,10 @@ impl fmt::Display for Operation {
 
 impl Service {
     /// A service that has the results of those recorded actions that are the same now.
-    pub(crate) fn new(project: &Project, store: Arc<Store>, clock: Clock, workers: usize, latency: Duration) -> Self {
+    pub(crate) fn new(project: &Project, store: Arc<Store>, workers: usize, latency: Duration) -> Self {
         let state = State { free: workers, results: project.jobs.as_recorded.clone(), ..State::default() };
         let jobs = Arc::clone(&project.jobs);
-        Self(Arc::new(Inner { store, clock, latency, jobs, state: Mutex::new(state), changed: Notify::new() }))
+        Self(Arc::new(Inner { store, latency, jobs, state: Mutex::new(state), changed: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -165,10 +163,6 @@ impl Service {
         }
     }
 
-    pub(crate) fn sleep(&self, duration: Duration) -> Nap {
-        self.0.clock.sleep(duration)
-    }
-
     /// Lets time pass at the workers. Never ends.
     pub(crate) async fn drive(&self) {
         loop {
@@ -176,7 +170,7 @@ impl Service {
             tokio::select! {
                 biased;
                 () = self.0.changed.notified() => {}
-                () = self.0.clock.sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.finish(),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.finish(),
             }
         }
     }
@@ -245,7 +239,7 @@ impl State {
 #[async_trait]
 impl ActionCache for Service {
     async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
-        self.sleep(self.0.latency).await;
+        sleep(self.0.latency).await;
         let job = self.0.jobs.find(action);
         Ok(job.filter(|job| self.has_result(*job)).map(|job| self.result(job)))
     }
@@ -255,19 +249,19 @@ impl ActionCache for Service {
 impl Execution for Service {
     async fn execute(&self, request: ExecuteRequest) -> Result<BoxStream<'static, Result<ExecutionUpdate>>> {
         let half = self.0.latency / 2;
-        self.sleep(half).await;
+        sleep(half).await;
         let job = self.job_of(request.action)?;
         let operation = self.submit(job, request.priority);
         Ok(Box::pin(Updates::new(self.clone(), operation, half)))
     }
 
     async fn cancel(&self, operation: &str) -> Result<()> {
-        self.sleep(self.0.latency / 2).await;
+        sleep(self.0.latency / 2).await;
         let numbers = operation.split_once('.').and_then(|(job, turn)| Some((job.parse().ok()?, turn.parse().ok()?)));
         if let Some((job, turn)) = numbers {
             self.give_up(job, turn);
         }
-        self.sleep(self.0.latency / 2).await;
+        sleep(self.0.latency / 2).await;
         Ok(())
     }
 }
@@ -297,9 +291,8 @@ mod tests {
     async fn only_what_the_build_runs_is_executed() -> std::result::Result<(), SimulationError> {
         let project =
             Project::new(Parameters { elements: 2, actions: 3, depth: 2, ..Parameters::default() }.generate()?)?;
-        let store =
-            Arc::new(Store::new(Arc::clone(&project.blobs), project.present.clone(), Clock::default(), Duration::ZERO));
-        let service = Service::new(&project, Arc::clone(&store), Clock::default(), 1, Duration::ZERO);
+        let store = Arc::new(Store::new(Arc::clone(&project.blobs), project.present.clone(), Duration::ZERO));
+        let service = Service::new(&project, Arc::clone(&store), 1, Duration::ZERO);
         let execute = |action| service.execute(ExecuteRequest { action, cache_lookup: CacheLookup::Use, priority: 0 });
         let failure = |outcome: Result<_>| outcome.err().map(|error| error.kind());
 

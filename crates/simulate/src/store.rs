@@ -11,7 +11,6 @@ use futures_util::{StreamExt, stream};
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
-use crate::clock::Clock;
 use crate::state::FUNCTION;
 
 /// A blob of a project by its row in [`Blobs`].
@@ -117,7 +116,6 @@ pub(crate) fn key(digest: &Digest) -> Key {
 pub(crate) struct Store {
     blobs: Arc<Blobs>,
     stored: Mutex<Stored>,
-    clock: Clock,
     latency: Duration,
 }
 
@@ -131,9 +129,9 @@ struct Stored {
 }
 
 impl Store {
-    pub(crate) fn new(blobs: Arc<Blobs>, present: Bits, clock: Clock, latency: Duration) -> Self {
+    pub(crate) fn new(blobs: Arc<Blobs>, present: Bits, latency: Duration) -> Self {
         let stored = Stored { present, complete: Bits::default(), other: FxHashMap::default() };
-        Self { blobs, stored: Mutex::new(stored), clock, latency }
+        Self { blobs, stored: Mutex::new(stored), latency }
     }
 
     fn stored(&self) -> MutexGuard<'_, Stored> {
@@ -175,7 +173,7 @@ impl Store {
 
     /// Takes as long as a call does.
     async fn call(&self) {
-        self.clock.sleep(self.latency).await;
+        tokio::time::sleep(self.latency).await;
     }
 }
 

@@ -5,19 +5,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use cas_client::{ExecutionOutcome, ExecutionStage, ExecutionUpdate, Result};
-use futures_util::{FutureExt, Stream};
+use futures_util::Stream;
+use pin_project_lite::pin_project;
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::{Instant, Sleep, sleep};
 
-use crate::clock::Nap;
 use crate::service::{Operation, Service};
 
-/// The updates on an operation. The first and the last take half a round trip to whoever reads them.
-pub(crate) struct Updates {
-    service: Service,
-    operation: Operation,
-    half: Duration,
-    next: Next,
-    on_the_way: Nap,
+pin_project! {
+    /// The updates on an operation. The first and the last take half a round trip to whoever reads them.
+    pub(crate) struct Updates {
+        service: Service,
+        operation: Operation,
+        half: Duration,
+        next: Next,
+        #[pin]
+        on_the_way: Sleep,
+    }
 }
 
 /// What comes next.
@@ -32,8 +36,7 @@ enum Next {
 
 impl Updates {
     pub(crate) fn new(service: Service, operation: Operation, half: Duration) -> Self {
-        let on_the_way = service.sleep(half);
-        Self { service, operation, half, next: Next::Accepted, on_the_way }
+        Self { service, operation, half, next: Next::Accepted, on_the_way: sleep(half) }
     }
 }
 
@@ -41,13 +44,13 @@ impl Stream for Updates {
     type Item = Result<ExecutionUpdate>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        let Operation { started, done, .. } = &mut this.operation;
+        let mut this = self.project();
+        let Operation { started, done, .. } = &mut *this.operation;
         let executing = ExecutionUpdate::Stage(ExecutionStage::Executing);
         let (update, next) = loop {
             match this.next {
                 Next::Accepted => {
-                    ready!(this.on_the_way.poll_unpin(context));
+                    ready!(this.on_the_way.as_mut().poll(context));
                     let operation = this.operation.to_string();
                     break (Some(ExecutionUpdate::Accepted { operation }), Next::Stage);
                 }
@@ -72,11 +75,11 @@ impl Stream for Updates {
                     {
                         break (None, Next::Nothing);
                     }
-                    this.on_the_way.reset(this.half);
-                    this.next = Next::Outcome;
+                    this.on_the_way.as_mut().reset(Instant::now() + *this.half);
+                    *this.next = Next::Outcome;
                 }
                 Next::Outcome => {
-                    ready!(this.on_the_way.poll_unpin(context));
+                    ready!(this.on_the_way.as_mut().poll(context));
                     let result = this.service.result(this.operation.job);
                     let outcome = ExecutionOutcome { result, cached: false, message: String::new() };
                     break (Some(ExecutionUpdate::Done(Box::new(outcome))), Next::Nothing);
@@ -84,7 +87,7 @@ impl Stream for Updates {
                 Next::Nothing => break (None, Next::Nothing),
             }
         };
-        this.next = next;
+        *this.next = next;
         Poll::Ready(update.map(Ok))
     }
 }
