@@ -62,6 +62,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("crates/simulate/src/build.rs", "virtual time"),
     ("crates/simulate/src/service.rs", "virtual time"),
     ("crates/simulate/src/store.rs", "virtual time"),
+    ("crates/simulate/src/updates.rs", "virtual time"),
     ("tests/tests/project/daemon.rs", "nothing tells when a socket is listened to, or a log has a line"),
 ];
 
