@@ -6,6 +6,7 @@ mod support;
 
 use cas_client::Stats;
 use instantiate::{Event, Report};
+use support::toy::Fault;
 use support::{Scene, State, World, until};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -46,6 +47,19 @@ async fn of_many_results_most_are_not_looked_up_again() {
     let sampled = executed / 64 - 1024 / 64;
     assert_eq!(stats.fetch_action_result.calls, executed + 1024 + sampled);
     assert_eq!(report.totals.lookups, stats.fetch_action_result.calls);
+}
+
+/// One that keeps none is never taken at its word, however many it executes.
+#[tokio::test]
+async fn a_service_that_keeps_nothing_is_found_out_for_every_action() {
+    const UNITS: usize = 1500;
+    let state = State::default().with_units(UNITS);
+    let scene = Scene::new(state.clone(), state.with_header("int changed;\n")).await;
+    for action in scene.expected() {
+        scene.toy.fault(action, Fault::Forgets);
+    }
+    let report = scene.prime().await;
+    assert_eq!((report.totals.failed, report.totals.executed), (UNITS as u64 + 5, 0));
 }
 
 /// Calls, and blobs that they were about, of every kind.

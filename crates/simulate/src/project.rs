@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use crate::recorder::{Below, Built, Recorded, Recorder};
 use crate::shape::Shape;
-use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_path};
+use crate::state::{Blob, ElementState, FUNCTION, Maker, Version, installed, output_path, weak_key};
 use crate::store::{Bits, BlobId, Blobs, Key, key};
 use crate::{Bounds, SimulationError};
 
@@ -330,8 +330,4 @@ pub(crate) enum Sources {
 /// Rows and turns are few enough, or the shape would not have passed its check.
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-pub(crate) fn weak_key(row: usize, changed: bool) -> String {
-    format!("weak-{row}-{}", u8::from(changed))
 }

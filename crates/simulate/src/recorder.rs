@@ -11,9 +11,8 @@ use reapi_proto::Digest;
 use reapi_proto::raw::{Action, Command, Directory, Node};
 
 use crate::SimulationError;
-use crate::project::weak_key;
 use crate::shape::Shape;
-use crate::state::{ElementState, FUNCTION, output_path, own_root};
+use crate::state::{ElementState, FUNCTION, output_path, own_root, weak_key};
 
 /// An element as it was built, to be recorded.
 pub(crate) struct Built {

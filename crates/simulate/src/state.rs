@@ -60,6 +60,11 @@ pub(crate) enum Blob {
     Output,
 }
 
+/// The weak key of an element whose sources have changed or not.
+pub(crate) fn weak_key(row: usize, changed: bool) -> String {
+    format!("weak-{row}-{}", u8::from(changed))
+}
+
 /// Where an element's own files lie in input trees.
 pub(crate) fn own_root(row: usize) -> String {
     format!("buildstream/e{row}")
