@@ -46,7 +46,6 @@
 //! ```
 
 mod batch;
-mod blob;
 mod closure;
 mod copy;
 pub mod decorators;
@@ -65,12 +64,12 @@ pub mod testing;
 mod traits;
 mod tree;
 
-pub use blob::Blob;
 pub use copy::{Copied, copy};
 pub use error::{Error, ErrorKind, Result};
 pub use ext::{ActionCacheExt, BlobStoreExt, Lookup, UploadStats};
 pub use file::FileStore;
 pub use in_memory::{InMemory, MethodStats, Stats};
 pub use outputs::{Output, OutputKind, outputs};
+pub use reapi_proto::Blob;
 pub use traits::*;
 pub use tree::{TreeBudget, Trees, read_trees};

@@ -109,8 +109,8 @@ impl Project {
         ]);
         let parts = self.platform.iter().map(|name| trees[name]);
         let merged = Merge::new(SHA, parts).finish(&world.forest).unwrap();
-        for (_, bytes) in &merged.directories {
-            world.store.put(bytes.clone());
+        for blob in &merged.directories {
+            world.store.put(blob.data().clone());
         }
         (trees, merged.root)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 use reapi_proto::raw::{Directory, Edit, Node, RawEntry, RawError};
-use reapi_proto::{Digest, DigestFunction, v2};
+use reapi_proto::{Blob, Digest, DigestFunction, v2};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::forest::{Forest, MAX_DEPTH, Missing};
@@ -324,7 +324,7 @@ struct Writer<'m> {
     forest: &'m Forest,
     done: FxHashMap<usize, Digest>,
     written: FxHashSet<Digest>,
-    directories: Vec<(Digest, Bytes)>,
+    directories: Vec<Blob>,
 }
 
 impl Writer<'_> {
@@ -354,9 +354,10 @@ impl Writer<'_> {
         let digest = if touched {
             let base = self.forest.get(&first).ok_or(Missing(first))?;
             let bytes = kept_properties(base).and_then(|kept| kept.splice(&entries)).map_err(failed)?;
-            let digest = self.merge.function.digest(&bytes);
+            let blob = Blob::new(self.merge.function, bytes);
+            let digest = blob.digest();
             if layers.iter().all(|layer| layer.digest != digest) && self.written.insert(digest) {
-                self.directories.push((digest, bytes));
+                self.directories.push(blob);
             }
             digest
         } else {
@@ -406,7 +407,7 @@ pub struct Merged {
     /// The root of the union.
     pub root: Digest,
     /// Directories that none of the trees has at that path, children before parents, each once.
-    pub directories: Vec<(Digest, Bytes)>,
+    pub directories: Vec<Blob>,
     /// What was left out, by path. Where equal directories meet in several
     /// places, the place that was met first stands for all.
     pub unstaged: Vec<Unstaged>,
@@ -418,8 +419,8 @@ impl Merged {
     /// # Errors
     /// Never in practice: they were written by this crate.
     pub fn add_to(&self, forest: &mut Forest) -> Result<(), RawError> {
-        for (digest, bytes) in &self.directories {
-            forest.insert(*digest, Directory::parse(bytes.clone())?);
+        for blob in &self.directories {
+            forest.insert(blob.digest(), Directory::parse(blob.data().clone())?);
         }
         Ok(())
     }

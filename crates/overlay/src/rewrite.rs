@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use bytes::Bytes;
 use reapi_proto::raw::{Directory, Edit, Node, RawEntry, RawError, encode_directory};
-use reapi_proto::{Digest, DigestFunction};
+use reapi_proto::{Blob, Digest, DigestFunction};
 use rustc_hash::FxHashMap;
 
 use crate::forest::{Forest, MAX_DEPTH, Missing};
@@ -71,7 +71,7 @@ pub enum RewriteError {
 pub struct Rewriter<N> {
     function: DigestFunction,
     memo: FxHashMap<N, (Digest, Option<Digest>)>,
-    new: Vec<(Digest, Bytes)>,
+    new: Vec<Blob>,
 }
 
 impl<N: Copy + Eq + Hash> Rewriter<N> {
@@ -106,7 +106,7 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
     }
 
     /// The new directories since the last call, children before parents, each once.
-    pub fn take_new(&mut self) -> Vec<(Digest, Bytes)> {
+    pub fn take_new(&mut self) -> Vec<Blob> {
         std::mem::take(&mut self.new)
     }
 
@@ -187,8 +187,9 @@ impl<N: Copy + Eq + Hash> Rewriter<N> {
             } else if bytes == *directory.bytes() {
                 Some(digest)
             } else {
-                let after = self.function.digest(&bytes);
-                self.new.push((after, bytes));
+                let blob = Blob::new(self.function, bytes);
+                let after = blob.digest();
+                self.new.push(blob);
                 Some(after)
             }
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use reapi_proto::raw::{Directory, Edit, Node};
-use reapi_proto::{Digest, DigestFunction};
+use reapi_proto::{Blob, Digest, DigestFunction};
 
 use crate::forest::{Forest, Missing};
 use crate::path::segments;
@@ -33,7 +33,7 @@ pub struct Rewritten {
     /// Its root.
     pub root: Digest,
     /// The directories that are new, children before parents.
-    pub new: Vec<(Digest, Bytes)>,
+    pub new: Vec<Blob>,
 }
 
 impl Substitution {
@@ -175,8 +175,8 @@ impl Rewritten {
     /// # Errors
     /// Never for trees that this crate wrote; a directory that cannot be parsed is reported.
     pub fn add_to(&self, forest: &mut Forest) -> Result<(), reapi_proto::raw::RawError> {
-        for (digest, bytes) in &self.new {
-            forest.insert(*digest, Directory::parse(bytes.clone())?);
+        for blob in &self.new {
+            forest.insert(blob.digest(), Directory::parse(blob.data().clone())?);
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ impl Fixture {
         match adaptation.standing(id) {
             Standing::Ready { changed: false, .. } => self.observed.base,
             Standing::Ready { changed: true, .. } => {
-                adaptation.adapt(id, &self.observed.action, None, &self.forest).unwrap().digest
+                adaptation.adapt(id, &self.observed.action, None, &self.forest).unwrap().action.digest()
             }
             other => panic!("{other:?}"),
         }

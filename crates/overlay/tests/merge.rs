@@ -133,9 +133,10 @@ proptest! {
                 prop_assert_eq!(merged.root, union.store(&mut expected));
                 // Each new one once, children first, and nothing is lacking.
                 let (new, mut seen) = (merged.directories.clone(), BTreeSet::new());
-                for (digest, bytes) in new {
-                    prop_assert_eq!(digest, SHA.digest(&bytes));
-                    let directory = Directory::parse(bytes).unwrap();
+                for blob in new {
+                    let digest = blob.digest();
+                    prop_assert_eq!(digest, SHA.digest(blob.data()));
+                    let directory = Directory::parse(blob.into_data()).unwrap();
                     for (_, child) in directory.directories() {
                         prop_assert!(seen.contains(&child) || forest.contains(&child));
                     }

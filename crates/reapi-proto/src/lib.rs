@@ -1,7 +1,8 @@
 //! Messages of the Remote Execution API and of its relatives.
 //!
 //! - [`Digest`], [`DigestFunction`], [`Hasher`]: content identities that are
-//!   well formed from the moment they exist.
+//!   well formed from the moment they exist. [`Blob`]: bytes with the digest
+//!   that names them.
 //! - [`raw`]: views of the messages that are named by the digest of their
 //!   bytes. They read and edit without decoding and encoding again, so that
 //!   what this crate does not know survives.
@@ -49,6 +50,7 @@
 //! # Ok::<(), reapi_proto::raw::RawError>(())
 //! ```
 
+mod blob;
 mod digest;
 mod digest_wire;
 pub mod raw;
@@ -67,6 +69,7 @@ pub mod resource;
 )]
 mod generated;
 
+pub use blob::Blob;
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
 pub use generated::bst_sa::v1 as bst_sa;
 pub use generated::build::bazel::remote::asset::v1 as asset;

@@ -71,8 +71,13 @@ pub(crate) struct Job {
 
 impl Jobs {
     pub(crate) fn find(&self, action: &Digest) -> Option<u32> {
+        self.find_if(action, |_| true)
+    }
+
+    /// The job that an action is, if it is one of some. What a job is lies far away in memory, so it is asked for last.
+    pub(crate) fn find_if(&self, action: &Digest, one_of: impl FnOnce(u32) -> bool) -> Option<u32> {
         let job = *self.by_action.get(&key(action))?;
-        (self.all[job as usize].action == *action).then_some(job)
+        (one_of(job) && self.all[job as usize].action == *action).then_some(job)
     }
 
     fn push(&mut self, job: Job) {

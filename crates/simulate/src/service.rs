@@ -240,8 +240,7 @@ impl State {
 impl ActionCache for Service {
     async fn fetch_action_result(&self, action: &Digest) -> Result<Option<ActionResult>> {
         sleep(self.0.latency).await;
-        let job = self.0.jobs.find(action);
-        Ok(job.filter(|job| self.has_result(*job)).map(|job| self.result(job)))
+        Ok(self.0.jobs.find_if(action, |job| self.has_result(job)).map(|job| self.result(job)))
     }
 }
 

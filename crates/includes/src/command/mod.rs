@@ -67,6 +67,10 @@ enum Kept {
     Source(usize),
 }
 
+/// Room for a short command line; longer ones take more.
+const TYPICAL_ARGUMENTS: usize = 16;
+const TYPICAL_BYTES: usize = 512;
+
 impl CompileCommand {
     /// Reads a command line. `arguments[0]` is the compiler, by whatever path,
     /// target prefix and version suffix, or `ccache`, `recc`, `sccache`,
@@ -76,7 +80,7 @@ impl CompileCommand {
     /// assembler, a header to be precompiled, standard input.
     pub fn parse(arguments: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Option<CompileCommand> {
         // One copy of all of them, of which everything that is kept is a part.
-        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        let (mut text, mut ends) = (Vec::with_capacity(TYPICAL_BYTES), Vec::with_capacity(TYPICAL_ARGUMENTS));
         for argument in arguments {
             text.extend_from_slice(argument.as_ref());
             ends.push(text.len());
@@ -99,6 +103,17 @@ impl CompileCommand {
         // Files of macros are read before all others (GCC manual, -imacros).
         reader.command.forced.sort_by_key(|forced| !forced.macros_only);
         (!reader.refused && !reader.command.sources.is_empty()).then_some(reader.command)
+    }
+
+    /// Whether [`parse`](Self::parse) may find a compile: it finds none where this is false. Much less is looked at.
+    pub fn is_conceivable(arguments: impl IntoIterator<Item = impl AsRef<[u8]>>) -> bool {
+        let mut arguments = arguments.into_iter();
+        let runs = |program: &[u8]| driver::is_launcher(program) || driver::is_compiler(program);
+        arguments.next().is_some_and(|program| runs(program.as_ref()))
+            && arguments.any(|argument| {
+                let argument = argument.as_ref();
+                argument.starts_with(b"-x") || driver::language_of(extension(argument)).is_some()
+            })
     }
 
     /// The sources as given, in order; at least one.

@@ -114,3 +114,26 @@ fn the_listing_keeps_what_preprocessing_needs() {
     let two = parse("gcc -c a.c b.c").unwrap();
     assert_eq!(words(&two.listing_of(1, "d")).join(" "), "gcc b.c -M -MF d");
 }
+
+#[test]
+fn what_no_compile_is_conceived_of_is_none() {
+    let conceivable = |line: &str| CompileCommand::is_conceivable(line.split_whitespace());
+    for line in ["ar rcs a.a a.c", "gcc a.o b.o -o a", "ld a.c", "", "ccache", "gcc -c a.s", "gcc-ar rcs a.c"] {
+        assert!(!conceivable(line), "{line}");
+    }
+    // All arguments have to be understood to know better.
+    assert!(conceivable("gcc -c -o a.c"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn every_compile_is_conceivable(line in proptest::collection::vec(proptest::sample::select(WORDS), 0..8)) {
+        let compiles = CompileCommand::parse(line.iter()).is_some();
+        proptest::prop_assert!(!compiles || CompileCommand::is_conceivable(line.iter()));
+    }
+}
+
+const WORDS: &[&str] = &[
+    "gcc", "x-g++-14", "ccache", "recc", "ar", "-c", "-o", "-x", "-xc", "c", "c++", "none", "-MF", "-I", "a.c", "a.o",
+    "b.CPP", "d/a.mm", "a.h", "-", "@list", "-DX=a.c", "--language=c", "-Wp,-MD,a.d", "-Xpreprocessor", "-include",
+];

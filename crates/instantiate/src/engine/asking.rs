@@ -14,8 +14,8 @@ use includes::{CompileCommand, depfile, normalise};
 use overlay::{Forest, Merge, Substitution};
 use prost::Message;
 use reapi_proto::raw::{Directory, Node};
-use reapi_proto::{Digest, v2};
-use rustc_hash::FxHashMap;
+use reapi_proto::{Blob, Digest, v2};
+use rustc_hash::FxHashSet;
 
 use super::Priming;
 use super::inspection::{Edits, Inspected, Lacking, unsure};
@@ -56,7 +56,7 @@ pub(super) struct Candidates {
 
 struct New {
     root: Digest,
-    blobs: Vec<(Digest, Bytes)>,
+    blobs: Vec<Blob>,
 }
 
 /// The output of a listing.
@@ -139,17 +139,15 @@ impl Priming {
     }
 
     /// The directories that were made here, of a tree.
-    fn made_below(&self, root: Digest) -> Vec<(Digest, Bytes)> {
-        let mut found: FxHashMap<Digest, Bytes> = FxHashMap::default();
+    fn made_below(&self, root: Digest) -> Vec<Blob> {
+        let (mut found, mut seen) = (Vec::new(), FxHashSet::default());
         let mut pending = vec![root];
         while let Some(digest) = pending.pop() {
-            let Some(bytes) = self.made.get(&digest).filter(|_| !found.contains_key(&digest)) else { continue };
-            found.insert(digest, bytes.clone());
-            if let Ok(directory) = Directory::parse(bytes.clone()) {
-                pending.extend(directory.directories().map(|(_, child)| child));
-            }
+            let Some(blob) = self.made.get(&digest).filter(|_| seen.insert(digest)) else { continue };
+            pending.extend(Directory::subdirectories(blob.data()));
+            found.push(blob.clone());
         }
-        found.into_iter().collect()
+        found
     }
 
     /// The tree is there: the action is put together and run.
@@ -186,7 +184,7 @@ impl Priming {
         let adapted = self.tables[row].adaptation.adapt_to(action, &base, Some(&command), root);
         let adapted = adapted.map_err(|error| error.to_string())?;
         let compile = CompileCommand::parse(command.arguments()).ok_or_else(|| "it is no compile".to_owned())?;
-        let command = adapted.command.map_or_else(|| command.bytes().clone(), |(_, bytes)| bytes);
+        let command = adapted.command.map_or_else(|| command.bytes().clone(), Blob::into_data);
         let mut command = v2::Command::decode(command).map_err(|error| error.to_string())?;
         let arguments = compile.listing(DEPFILE).into_iter().map(|argument| String::from_utf8(argument.to_vec()));
         command.arguments =
@@ -197,14 +195,13 @@ impl Priming {
             command.output_directories.clear();
         }
         command.output_paths = vec![DEPFILE.to_owned()];
-        let command = Bytes::from(command.encode_to_vec());
-        let mut action = v2::Action::decode(adapted.action).map_err(|error| error.to_string())?;
-        let command_digest = function.digest(&command);
+        let command = Blob::new(function, command.encode_to_vec());
+        let mut action = v2::Action::decode(adapted.action.into_data()).map_err(|error| error.to_string())?;
+        let command_digest = command.digest();
         action.command_digest = Some(command_digest.into());
-        let action = Bytes::from(action.encode_to_vec());
-        let digest = function.digest(&action);
-        self.made.add(command_digest, command);
-        self.made.add(digest, action);
+        let action = Blob::new(function, action.encode_to_vec());
+        let digest = action.digest();
+        self.made.extend([command, action]);
         Ok((digest, Recipe { input_root: root, platforms: adapted.platforms, command: Some(command_digest) }))
     }
 
@@ -298,12 +295,12 @@ async fn candidates(
     trees: Trees,
     mut directories: Vec<Bytes>,
     root: Digest,
-    made: Vec<(Digest, Bytes)>,
+    made: Vec<Blob>,
 ) -> Result<New, String> {
     let function = blobs.digest_function();
     let mut forest = Forest::new();
-    for (digest, bytes) in made {
-        forest.insert(digest, Directory::parse(bytes).map_err(|error| error.to_string())?);
+    for blob in made {
+        forest.insert(blob.digest(), Directory::parse(blob.into_data()).map_err(|error| error.to_string())?);
     }
     directories.retain(|path| !path.is_empty() && trees.own(path).is_none());
     directories.sort();
@@ -347,7 +344,7 @@ async fn candidates(
     while let Some(digest) = pending.pop() {
         let Some(directory) = forest.get(&digest).filter(|_| seen.insert(digest)) else { continue };
         pending.extend(directory.directories().map(|(_, child)| child));
-        new.push((digest, directory.bytes().clone()));
+        new.push(Blob::new(function, directory.bytes().clone()));
     }
     Ok(New { root, blobs: new })
 }
@@ -366,9 +363,7 @@ async fn merge(blobs: &Arc<dyn BlobStore>, forest: &mut Forest, roots: Vec<Diges
         merge.advance(forest);
     }
     let merged = merge.finish(forest).map_err(|error| error.to_string())?;
-    for (digest, bytes) in merged.directories {
-        forest.insert(digest, Directory::parse(bytes).map_err(|error| error.to_string())?);
-    }
+    merged.add_to(forest).map_err(|error| error.to_string())?;
     Ok(merged.root)
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cas_client::BlobStore;
 use overlay::{Demand, Forest, Making, Merge, Now};
 use reapi_proto::raw::{Directory, Node};
-use reapi_proto::{Digest, DigestFunction};
+use reapi_proto::{Blob, Digest, DigestFunction};
 use rustc_hash::FxHashMap;
 
 use super::Priming;
@@ -42,7 +42,7 @@ pub(super) struct Made {
 #[derive(Clone)]
 struct New {
     node: Node,
-    blobs: Vec<(Digest, Bytes)>,
+    blobs: Vec<Blob>,
 }
 
 impl Priming {
@@ -126,9 +126,9 @@ async fn make_all(blobs: Arc<dyn BlobStore>, wanted: Vec<Wanted>) -> Vec<Made> {
                 let outcome = match &key.0 {
                     Kind::Merge => merge(&blobs, &mut forest, &demand.of).await,
                     Kind::Archive { recorded, executable, names } => {
-                        archive(blobs.digest_function(), &files, *recorded, names, &demand.of).map(|(digest, bytes)| {
-                            let node = Node::File { digest, executable: *executable };
-                            New { node, blobs: vec![(digest, bytes)] }
+                        archive(blobs.digest_function(), &files, *recorded, names, &demand.of).map(|blob| {
+                            let node = Node::File { digest: blob.digest(), executable: *executable };
+                            New { node, blobs: vec![blob] }
                         })
                     }
                 };
@@ -170,7 +170,7 @@ fn archive(
     recorded: Digest,
     names: &[Bytes],
     of: &[Node],
-) -> Result<(Digest, Bytes), String> {
+) -> Result<Blob, String> {
     let read = |digest: &Digest| files.get(digest).ok_or_else(|| format!("{digest} cannot be read"));
     let mut members = Vec::with_capacity(of.len());
     for (name, node) in names.iter().zip(of) {
@@ -179,8 +179,7 @@ fn archive(
     }
     let recipe = archive::Recipe::of(read(&recorded)?).map_err(|error| error.to_string())?;
     let recipe = recipe.ok_or_else(|| format!("it is not known how archive {recorded} was written"))?;
-    let bytes = Bytes::from(recipe.replay(&members).map_err(|error| error.to_string())?);
-    Ok((function.digest(&bytes), bytes))
+    Ok(Blob::new(function, recipe.replay(&members).map_err(|error| error.to_string())?))
 }
 
 fn file(node: &Node) -> Option<Digest> {

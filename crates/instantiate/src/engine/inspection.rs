@@ -101,10 +101,10 @@ impl Priming {
         if news.is_empty() && root.is_none_or(|root| self.weigh(row, root, Look::KnownTexts) == Some(Weight::Texts)) {
             return Ok(Inspected::Known(Edits::new()));
         }
-        let compile = || CompileCommand::parse(command.arguments());
-        let compiles = *self.tables[id].compiles.get_or_insert_with(|| compile().is_some());
         if news.is_empty() {
-            let look = if compiles { Look::Texts } else { Look::Kinds };
+            // That it may compile is enough: whether it does takes all of its command line.
+            let texts = self.tables[id].compiles.unwrap_or_else(|| CompileCommand::is_conceivable(command.arguments()));
+            let look = if texts { Look::Texts } else { Look::Kinds };
             match root.map_or(Some(Weight::Texts), |root| self.weigh(row, root, look)) {
                 Some(Weight::Texts) => return Ok(Inspected::Known(Edits::new())),
                 Some(Weight::Unread) => return Err(Lacking),
@@ -115,7 +115,8 @@ impl Priming {
         let Some(changes) = self.tables[row].adaptation.changes(action) else {
             return Ok(unsure("it has more inputs than any real action"));
         };
-        let Some(compile) = compile() else { return self.inspect_other(row, command, &changes) };
+        let compile = CompileCommand::parse(command.arguments());
+        let Some(compile) = compile else { return self.inspect_other(row, command, &changes) };
         if compile.links()
             && let Some(path) = news.iter().find(|path| is_own_source(self, row, path))
         {

@@ -1,21 +1,20 @@
 //! Getting actions executed: what is allowed, what has to be uploaded for it, and what the service says.
 
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use cas_client::{
     Blob, CacheLookup, Error, ErrorKind, ExecuteRequest, ExecutionStage, ExecutionUpdate, Result, UploadStats,
 };
 use reapi_proto::Digest;
 use reapi_proto::raw::{Directory, Node};
 use reapi_proto::v2::ActionResult;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
 use super::Priming;
 use super::order::Queue;
+use super::products::Products;
 use super::runs::{Ended, Run, RunId, Running, Stage};
 use super::task::{Done, News, restore, upload};
 use super::window::LONGEST_GRANTED;
@@ -89,7 +88,7 @@ impl Priming {
         if self.submissions.uploading || self.submissions.ready.len() >= ahead {
             return;
         }
-        let (mut runs, mut blobs) = (Vec::new(), FxHashMap::default());
+        let (mut runs, mut blobs) = (Vec::new(), Vec::new());
         while runs.len() < UPLOAD_BATCH {
             let Some(id) = self.submissions.admit.pop() else { break };
             if self.runs[id].stage != Stage::Admit {
@@ -99,12 +98,12 @@ impl Priming {
                 self.lay_aside(id);
                 continue;
             }
-            let run = &self.runs[id];
-            let needs = self.add_new_blobs(run, &mut blobs);
-            let upload_bytes = needs.iter().map(Digest::size_bytes).sum();
-            match self.allow(run, upload_bytes) {
+            let before = blobs.len();
+            claim_needed(&mut self.made, &self.runs[id], &mut blobs);
+            let upload_bytes = blobs[before..].iter().map(|blob| blob.digest().size_bytes()).sum();
+            match self.allow(&self.runs[id], upload_bytes) {
                 Err(skip) => {
-                    needs.iter().for_each(|digest| drop(blobs.remove(digest)));
+                    self.made.unclaim(blobs.drain(before..).map(|blob| blob.digest()));
                     self.fail(id, &skip);
                 }
                 Ok(spent) => {
@@ -124,11 +123,10 @@ impl Priming {
             self.set_stage(*run, Stage::Uploading);
         }
         self.submissions.uploading = true;
-        let digests: Vec<Digest> = blobs.keys().copied().collect();
-        let all: Vec<Blob> = blobs.into_iter().filter_map(|(digest, data)| Blob::verified(digest, data)).collect();
+        let digests: Vec<Digest> = blobs.iter().map(Blob::digest).collect();
         let store = Arc::clone(&self.services.blobs);
         self.tasks.push(async move {
-            let outcome = upload(store, all).await;
+            let outcome = upload(store, blobs).await;
             Done::Uploaded { runs, blobs: digests, outcome }
         });
     }
@@ -146,6 +144,7 @@ impl Priming {
                 }
             }
             Err(error) => {
+                self.made.unclaim(blobs);
                 let skip = Skip::new(SkipKind::Service, format!("it cannot be uploaded: {error}"));
                 for run in runs {
                     self.fail(run, &skip);
@@ -184,45 +183,14 @@ impl Priming {
             .ok_or_else(|| Skip::new(SkipKind::Budget, "the budget does not allow it"))
     }
 
-    /// Adds to `batch` the blobs of a run that were not uploaded and are not in it, and says which they are.
-    fn add_new_blobs(&self, run: &Run, batch: &mut FxHashMap<Digest, Bytes>) -> Vec<Digest> {
-        let mut new = Vec::new();
-        let Some(recipe) = &run.recipe else { return new };
-        let mut add = |digest: Digest| {
-            let data = self.made.find_new(&digest)?;
-            let Entry::Vacant(place) = batch.entry(digest) else { return None };
-            new.push(digest);
-            Some(place.insert(data.clone()).clone())
-        };
-        add(run.action);
-        recipe.command.map(&mut add);
-        let mut pending = vec![recipe.input_root];
-        pending.extend(&recipe.platforms);
-        while let Some(digest) = pending.pop() {
-            // Below a directory that is as recorded, everything is.
-            let Some(data) = add(digest) else { continue };
-            pending.extend(Directory::subdirectories(&data));
-            if self.made.has_files()
-                && let Ok(directory) = Directory::parse(data)
-            {
-                directory.entries().for_each(|entry| match entry.node {
-                    Node::File { digest, .. } if self.made.is_file(&digest) => drop(add(digest)),
-                    _ => {}
-                });
-            }
-        }
-        new
-    }
-
     /// A blob that we could supply: made here, or read on the way.
     fn held(&self, digest: &Digest) -> Option<Blob> {
-        let recorded = || -> Option<Bytes> {
+        let recorded = || {
             let directory = self.workshop.forest.get(digest).map(Directory::bytes);
             let action = || self.workshop.base_bytes(digest);
-            directory.or_else(action).cloned()
+            Blob::verified(*digest, directory.or_else(action)?.clone())
         };
-        let data = self.made.get(digest).cloned().or_else(recorded)?;
-        Blob::verified(*digest, data)
+        self.made.get(digest).cloned().or_else(recorded)
     }
 
     /// Requests executions while the window has room.
@@ -510,4 +478,29 @@ fn describe(missing: &[Digest], error: &Error) -> String {
         more => format!(" and {more} more"),
     };
     format!("inputs are missing from the store: {}{more}", shown.join(", "))
+}
+
+/// Adds to `batch` the blobs of a run that the store may lack and that are in no upload.
+fn claim_needed(made: &mut Products, run: &Run, batch: &mut Vec<Blob>) {
+    let Some(recipe) = &run.recipe else { return };
+    batch.extend(made.claim(&run.action));
+    batch.extend(recipe.command.and_then(|command| made.claim(&command)));
+    let mut pending = vec![recipe.input_root];
+    pending.extend(&recipe.platforms);
+    while let Some(digest) = pending.pop() {
+        // Below a directory that is as recorded, everything is.
+        let Some(blob) = made.claim(&digest) else { continue };
+        pending.extend(Directory::subdirectories(blob.data()));
+        if made.has_files()
+            && let Ok(directory) = Directory::parse(blob.data().clone())
+        {
+            for entry in directory.entries() {
+                match entry.node {
+                    Node::File { digest, .. } if made.is_file(&digest) => batch.extend(made.claim(&digest)),
+                    _ => {}
+                }
+            }
+        }
+        batch.push(blob);
+    }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use overlay::{
     AdaptError, Adapted, CommandChange, Forest, LevelId, Missing, PathId, RewriteError, Standing, Substitution,
 };
-use reapi_proto::Digest;
+use reapi_proto::{Blob, Digest};
 use reapi_proto::raw::{Action, ActionEdit, Command, Directory, Node, RawError};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -46,8 +46,8 @@ pub(super) struct Workshop {
     pub(super) ready: VecDeque<ActId>,
     /// Recorded actions.
     bases: FxHashMap<Digest, Result<Action, Skip>>,
-    /// Their Commands as they were read: each is looked at once, as a rule.
-    commands: FxHashMap<Digest, Result<Bytes, Skip>>,
+    /// Their Commands.
+    commands: FxHashMap<Digest, Result<Command, Skip>>,
     pub(super) forest: Forest,
     /// Those directories in it that were read to be rewritten.
     read: Vec<Digest>,
@@ -111,11 +111,7 @@ impl Workshop {
     }
 
     fn command(&self, digest: &Digest) -> Option<Result<Command, Skip>> {
-        let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
-        match self.commands.get(digest)? {
-            Ok(bytes) => Some(Command::parse(bytes.clone()).map_err(malformed)),
-            Err(skip) => Some(Err(skip.clone())),
-        }
+        self.commands.get(digest).cloned()
     }
 
     /// Base Actions, as they were read.
@@ -133,7 +129,10 @@ impl Workshop {
         let commands = std::mem::take(&mut batch.commands);
         let (messages, directories): (Fetched, Fetched) =
             fetched.into_iter().partition(|(digest, _)| commands.contains(digest));
-        self.commands.extend(messages);
+        self.commands.extend(messages.into_iter().map(|(digest, bytes)| {
+            let malformed = |error| Skip::new(SkipKind::Malformed, format!("{digest} cannot be read: {error}"));
+            (digest, bytes.and_then(|bytes| Command::parse(bytes).map_err(malformed)))
+        }));
         self.read.extend(directories.iter().map(|(digest, _)| *digest));
         self.take_directories(directories);
     }
@@ -157,7 +156,7 @@ impl Workshop {
 
     /// A recorded action with its Command.
     pub(super) fn know(&mut self, base: Digest, action: &Action, command: &Command) {
-        self.commands.insert(action.command_digest(), Ok(command.bytes().clone()));
+        self.commands.insert(action.command_digest(), Ok(command.clone()));
         self.bases.insert(base, Ok(action.clone()));
     }
 
@@ -433,7 +432,7 @@ impl Priming {
                     return Ok(rewritten.root);
                 }
                 Err(RewriteError::Missing(Missing(digest))) => match self.made.get(&digest).cloned() {
-                    Some(bytes) => self.workshop.take_directory(digest, Ok(bytes)),
+                    Some(blob) => self.workshop.take_directory(digest, Ok(blob.into_data())),
                     None if self.workshop.is_absent(&digest) => return Err(self.setback(Missing(digest).into())),
                     None => {
                         self.inspector.read_directory(digest);
@@ -457,7 +456,8 @@ impl Priming {
     }
 
     fn adapted(&mut self, id: ActId, adapted: Adapted) -> Result<(), Setback> {
-        let Adapted { digest, action, command, input_root, platforms } = adapted;
+        let Adapted { action, command, input_root, platforms } = adapted;
+        let digest = action.digest();
         let act = &mut self.tables[id];
         if digest == act.base {
             self.keep(id);
@@ -476,8 +476,8 @@ impl Priming {
         self.tell(id, super::tables::Told::Nothing);
         self.tables[id].adapted = Some(digest);
         self.set_state(id, State::Adapted);
-        self.made.add(digest, action);
-        let recipe = Recipe { input_root, platforms, command: command.as_ref().map(|(digest, _)| *digest) };
+        self.made.add(action);
+        let recipe = Recipe { input_root, platforms, command: command.as_ref().map(Blob::digest) };
         self.made.extend(command);
         self.subscribe(id, digest, Some(recipe));
         Ok(())
@@ -487,15 +487,15 @@ impl Priming {
 /// The action with what has changed about its element's commands.
 fn with_lesson(adapted: Adapted, command: &Command, lesson: &CommandChange) -> Result<Option<Adapted>, RawError> {
     let command = match &adapted.command {
-        Some((_, bytes)) => Command::parse(bytes.clone())?,
+        Some(blob) => Command::parse(blob.data().clone())?,
         None => command.clone(),
     };
     let Some(bytes) = lesson.apply(&command)? else { return Ok(None) };
-    let function = adapted.digest.function();
-    let digest = function.digest(&bytes);
-    let edit = ActionEdit { command_digest: Some(digest), input_root_digest: None, platform: Vec::new() };
-    let action = Action::parse(adapted.action.clone())?.splice(&edit)?;
-    Ok(Some(Adapted { digest: function.digest(&action), action, command: Some((digest, bytes)), ..adapted }))
+    let function = adapted.action.digest().function();
+    let command = Blob::new(function, bytes);
+    let edit = ActionEdit { command_digest: Some(command.digest()), input_root_digest: None, platform: Vec::new() };
+    let action = Action::parse(adapted.action.into_data())?.splice(&edit)?;
+    Ok(Some(Adapted { action: Blob::new(function, action), command: Some(command), ..adapted }))
 }
 
 /// Why an action was not adapted for now.

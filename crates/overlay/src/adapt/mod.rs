@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use reapi_proto::Digest;
 use reapi_proto::raw::{Action, ActionEdit, Command, Edit, Node, PropertyEdit, RawError};
+use reapi_proto::{Blob, Digest};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use derived::Demand;
@@ -86,12 +86,10 @@ pub enum Standing {
 /// apart (see [`Adaptation::take_directories`]).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Adapted {
-    /// Digest of the Action message.
-    pub digest: Digest,
     /// The Action message.
-    pub action: Bytes,
+    pub action: Blob,
     /// The Command message, where it had to change.
-    pub command: Option<(Digest, Bytes)>,
+    pub command: Option<Blob>,
     /// Root of the input tree.
     pub input_root: Digest,
     /// Roots of other trees, named by platform properties, that are not the recorded ones.
@@ -450,22 +448,21 @@ impl Adaptation {
                 .cloned()
                 .collect();
             if !held.is_empty() {
-                let bytes = command.splice_platform(&held)?;
-                new_command = Some((function.digest(&bytes), bytes));
+                new_command = Some(Blob::new(function, command.splice_platform(&held)?));
             }
         }
         let edit = ActionEdit {
-            command_digest: new_command.as_ref().map(|(digest, _)| *digest),
+            command_digest: new_command.as_ref().map(Blob::digest),
             input_root_digest: (input_root != base.input_root_digest()).then_some(input_root),
             platform,
         };
-        let bytes = base.splice(&edit)?;
+        let new_action = Blob::new(function, base.splice(&edit)?);
         let platforms = self.changed_platforms(action).collect();
-        Ok(Adapted { digest: function.digest(&bytes), action: bytes, command: new_command, input_root, platforms })
+        Ok(Adapted { action: new_action, command: new_command, input_root, platforms })
     }
 
     /// The directories that adapting made since the last call, children before parents, each once.
-    pub fn take_directories(&mut self) -> Vec<(Digest, Bytes)> {
+    pub fn take_directories(&mut self) -> Vec<Blob> {
         self.rewriter.take_new()
     }
 

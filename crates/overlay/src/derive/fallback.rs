@@ -49,16 +49,22 @@ impl Deriver {
         self.explain_local_files(forest, contents);
         self.look_behind_artifacts(forest);
         self.explain_own_artifact(forest);
-        self.record.levels = Levels::default();
-        let rows = compact_levels(&self.levels, &self.record.paths, &mut self.record.levels);
-        for action in &mut self.record.actions {
+        // A copy is made of all that is left, beside which nothing else needs to be in memory.
+        self.into_record().compacted()
+    }
+
+    /// The record as far as it is known.
+    fn into_record(self) -> Record {
+        let Self { mut record, levels, .. } = self;
+        record.levels = Levels::default();
+        let rows = compact_levels(&levels, &record.paths, &mut record.levels);
+        for action in &mut record.actions {
             action.root = match action.root {
                 Some(level) => rows[level.index()],
                 None => None,
             };
         }
-        // Paths were interned for whole trees, and refused actions left rows behind.
-        self.record.compacted()
+        record
     }
 
     /// Whether a path belongs to the element. Where its files lie at the root

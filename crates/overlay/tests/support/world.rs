@@ -220,7 +220,7 @@ pub fn adapt_all(
             let recorded = base_actions[&base];
             let digest = if changed {
                 let command = adaptation.needs_command(id).then_some(&recorded.command);
-                adaptation.adapt(id, &recorded.action, command, &old.forest).unwrap().digest
+                adaptation.adapt(id, &recorded.action, command, &old.forest).unwrap().action.digest()
             } else {
                 base
             };

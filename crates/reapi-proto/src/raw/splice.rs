@@ -144,11 +144,18 @@ pub(super) fn put_digest(out: &mut Vec<u8>, number: u32, digest: &Digest) {
 pub(super) fn put_message(out: &mut Vec<u8>, number: u32, put_fields: impl FnOnce(&mut Vec<u8>)) {
     put_varint(out, u64::from(number) << 3 | 2);
     let start = out.len();
+    out.push(0);
     put_fields(out);
-    let payload = out.len() - start;
-    put_varint(out, payload as u64);
-    // The length stands before what it is the length of.
-    out[start..].rotate_left(payload);
+    let payload = out.len() - start - 1;
+    match u8::try_from(payload) {
+        Ok(length) if length < 0x80 => out[start] = length,
+        _ => {
+            put_varint(out, payload as u64);
+            // The length stands before what it is the length of, and nothing between them.
+            out[start + 1..].rotate_left(payload);
+            out.remove(start);
+        }
+    }
 }
 
 /// A numeric field that may not be absent, in the buffer given.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use reapi_proto::{Digest, DigestFunction};
+
+use crate::{Digest, DigestFunction};
 
 /// Bytes and the digest that names them. The two always agree: a value can
 /// only be made by hashing or by checking.
