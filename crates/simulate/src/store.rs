@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use cas_client::{Blob, BlobStore, Chunks, Error, PerBlob, Result};
 use futures_util::{StreamExt, stream};
+use hashbrown::HashTable;
 use reapi_proto::{Digest, DigestFunction};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
@@ -51,9 +52,13 @@ impl BlobId {
 /// Every blob of a project before and after the change, numbered: what simulations share. They are known by the first
 /// 8 bytes of their hashes and their sizes, which tells them apart well enough: there are millions of them, and a mistake
 /// would be noticed, as what is executed would not be what the build asks for.
+///
+/// What is made together is used together, and lies together; the table of hashes says no more than where.
 #[derive(Default)]
 pub(crate) struct Blobs {
-    by_hash: FxHashMap<Key, (BlobId, u32)>,
+    by_hash: HashTable<BlobId>,
+    keys: Vec<Key>,
+    sizes: Vec<u32>,
     data: Vec<Bytes>,
     /// Where what each refers to ends in `below`.
     ends: Vec<u32>,
@@ -71,12 +76,18 @@ impl Blobs {
     pub(crate) fn insert(&mut self, digest: &Digest, bytes: &[u8], below: &[Digest]) -> Option<BlobId> {
         let id = BlobId(u32::try_from(self.data.len()).ok()?);
         let size = u32::try_from(bytes.len()).ok()?;
-        let (known, known_size) = *self.by_hash.entry(key(digest)).or_insert((id, size));
+        let Self { by_hash, keys, .. } = self;
+        let key = key(digest);
+        let entry = by_hash.entry(key, |id| keys[id.0 as usize] == key, |id| keys[id.0 as usize]);
+        let known = *entry.or_insert(id).get();
         if known != id {
-            return (known_size == size).then_some(known);
+            return (self.sizes[known.0 as usize] == size).then_some(known);
         }
+        self.keys.push(key);
+        self.sizes.push(size);
         for digest in below {
-            self.below.push(self.by_hash.get(&key(digest))?.0);
+            let id = self.with_key(digest)?;
+            self.below.push(id);
         }
         self.ends.push(u32::try_from(self.below.len()).ok()?);
         if self.room.capacity() < bytes.len() {
@@ -88,8 +99,14 @@ impl Blobs {
     }
 
     pub(crate) fn find(&self, digest: &Digest) -> Option<BlobId> {
-        let (id, size) = *self.by_hash.get(&key(digest))?;
-        (u64::from(size) == digest.size_bytes()).then_some(id)
+        let id = self.with_key(digest)?;
+        (u64::from(self.sizes[id.0 as usize]) == digest.size_bytes()).then_some(id)
+    }
+
+    fn with_key(&self, digest: &Digest) -> Option<BlobId> {
+        let key = key(digest);
+        // It is the beginning of a hash, so it needs none itself.
+        self.by_hash.find(key, |id| self.keys[id.0 as usize] == key).copied()
     }
 
     /// What has to be stored for a blob to be of use: of an action, its command and its input root; of a directory,

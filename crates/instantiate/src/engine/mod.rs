@@ -410,7 +410,7 @@ impl Priming {
             Done::Bases { runs, bases } => self.read_bases(runs, bases),
             Done::Checked { runs, answers } => self.checked(runs, answers),
             Done::Verified { runs, answers } => self.verified(runs, answers),
-            Done::Uploaded { runs, blobs, outcome } => self.uploaded(runs, blobs, outcome),
+            Done::Uploaded { runs, products, outcome } => self.uploaded(runs, products, outcome),
             Done::Restored { run, outcome } => self.restored(run, outcome),
             Done::Outputs { run, outputs } => self.take_outputs(run, outputs),
             Done::Cancelled | Done::Rested => {}

@@ -3,19 +3,27 @@
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use reapi_proto::{Blob, Digest};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
 /// Blobs that were made here, and which of them the store has.
+///
+/// There are millions of them. What is made together lies together and is used together; the table of digests says no
+/// more than where, so that it is small.
 #[derive(Default)]
 pub(super) struct Products {
-    /// By the digest; there are millions of them, and a key beside each would be the same once more.
-    all: HashTable<Product>,
+    all: Vec<Product>,
+    by_digest: HashTable<ProductId>,
     /// The files among them.
     files: FxHashSet<Digest>,
     /// What was stored since [`forget`](Self::forget).
-    stored: Vec<Digest>,
+    stored: Vec<ProductId>,
 }
+
+/// A product by its row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ProductId(u32);
 
 /// As far as is known of the store.
 enum Product {
@@ -23,7 +31,7 @@ enum Product {
     /// An upload has it, which has not come to an end.
     Claimed(Blob),
     Stored(Blob),
-    /// Stored; its bytes can be read from there.
+    /// Stored, so that its bytes can be read from there; or removed, so that no digest leads here.
     Forgotten(Digest),
 }
 
@@ -42,6 +50,10 @@ impl Product {
         }
     }
 
+    fn forget(&mut self) {
+        *self = Self::Forgotten(self.digest());
+    }
+
     /// Goes on to what the function makes of its blob.
     fn turn_into(&mut self, next: impl FnOnce(Blob) -> Self) {
         let digest = self.digest();
@@ -52,26 +64,37 @@ impl Product {
     }
 }
 
-fn hash(digest: &Digest) -> u64 {
+/// What a digest is found by in a table of rows.
+pub(super) fn hash(digest: &Digest) -> u64 {
     FxBuildHasher.hash_one(digest)
 }
 
 impl Products {
     /// What is there already stays as it is.
     pub(super) fn add(&mut self, blob: Blob) {
+        let Self { all, by_digest, .. } = self;
         let digest = blob.digest();
-        let is_it = |product: &Product| product.digest() == digest;
-        self.all.entry(hash(&digest), is_it, |product| hash(&product.digest())).or_insert(Product::New(blob));
+        let is_it = |id: &ProductId| all[id.0 as usize].digest() == digest;
+        let entry = by_digest.entry(hash(&digest), is_it, |id| hash(&all[id.0 as usize].digest()));
+        // More of them would not fit into memory.
+        let next = u32::try_from(all.len()).map(ProductId);
+        if let (Entry::Vacant(entry), Ok(next)) = (entry, next) {
+            entry.insert(next);
+            all.push(Product::New(blob));
+        }
     }
 
     pub(super) fn add_file(&mut self, digest: Digest) {
         self.files.insert(digest);
     }
 
+    /// Forgets it altogether.
     pub(super) fn remove(&mut self, digest: &Digest) {
-        if let Ok(entry) = self.all.find_entry(hash(digest), |product| product.digest() == *digest) {
-            entry.remove();
-        }
+        let Self { all, by_digest, .. } = self;
+        let is_it = |id: &ProductId| all[id.0 as usize].digest() == *digest;
+        let Ok(entry) = by_digest.find_entry(hash(digest), is_it) else { return };
+        let (id, _) = entry.remove();
+        all[id.0 as usize].forget();
     }
 
     pub(super) fn contains(&self, digest: &Digest) -> bool {
@@ -79,15 +102,11 @@ impl Products {
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<&Blob> {
-        self.find(digest)?.blob()
+        self.all[self.find(digest)?.0 as usize].blob()
     }
 
-    fn find(&self, digest: &Digest) -> Option<&Product> {
-        self.all.find(hash(digest), |product| product.digest() == *digest)
-    }
-
-    fn find_mut(&mut self, digest: &Digest) -> Option<&mut Product> {
-        self.all.find_mut(hash(digest), |product| product.digest() == *digest)
+    fn find(&self, digest: &Digest) -> Option<ProductId> {
+        self.by_digest.find(hash(digest), |id| self.all[id.0 as usize].digest() == *digest).copied()
     }
 
     pub(super) fn has_files(&self) -> bool {
@@ -99,38 +118,42 @@ impl Products {
     }
 
     /// What has to be uploaded and is not in any upload yet: it is in one from now on.
-    pub(super) fn claim(&mut self, digest: &Digest) -> Option<Blob> {
-        let product = self.find_mut(digest)?;
+    pub(super) fn claim(&mut self, digest: &Digest) -> Option<(ProductId, Blob)> {
+        let id = self.find(digest)?;
+        let product = &mut self.all[id.0 as usize];
         let Product::New(blob) = product else { return None };
         let blob = blob.clone();
         product.turn_into(Product::Claimed);
-        Some(blob)
+        Some((id, blob))
     }
 
     /// The upload does not have these, or has failed.
-    pub(super) fn unclaim(&mut self, digests: impl IntoIterator<Item = Digest>) {
-        for digest in digests {
-            if let Some(product @ Product::Claimed(_)) = self.find_mut(&digest) {
+    pub(super) fn unclaim(&mut self, products: impl IntoIterator<Item = ProductId>) {
+        for id in products {
+            let product = &mut self.all[id.0 as usize];
+            if matches!(product, Product::Claimed(_)) {
                 product.turn_into(Product::New);
             }
         }
     }
 
     /// The store has these.
-    pub(super) fn stored(&mut self, digests: Vec<Digest>) {
-        for digest in &digests {
-            if let Some(product) = self.find_mut(digest) {
+    pub(super) fn stored(&mut self, products: Vec<ProductId>) {
+        for id in &products {
+            let product = &mut self.all[id.0 as usize];
+            if matches!(product, Product::Claimed(_)) {
                 product.turn_into(Product::Stored);
             }
         }
-        self.stored.extend(digests);
+        self.stored.extend(products);
     }
 
     /// What is stored can be read from there.
     pub(super) fn forget(&mut self) {
-        for digest in std::mem::take(&mut self.stored) {
-            if let Some(product @ Product::Stored(_)) = self.find_mut(&digest) {
-                *product = Product::Forgotten(digest);
+        for id in std::mem::take(&mut self.stored) {
+            let product = &mut self.all[id.0 as usize];
+            if matches!(product, Product::Stored(_)) {
+                product.forget();
             }
         }
     }
@@ -147,14 +170,22 @@ mod tests {
     use super::*;
     use reapi_proto::DigestFunction::Sha256;
 
+    /// Claims what has to be there to be claimed.
+    fn claim(products: &mut Products, blob: &Blob) -> ProductId {
+        let (id, claimed) = products.claim(&blob.digest()).unwrap();
+        assert_eq!(claimed, *blob);
+        id
+    }
+
     #[test]
     fn what_is_stored_is_known_without_its_bytes() {
         let (a, b) = (Blob::new(Sha256, "a"), Blob::new(Sha256, "b"));
         let (made, other) = (a.digest(), b.digest());
         let mut products = Products::default();
         products.extend([a.clone(), b.clone()]);
-        assert_eq!((products.claim(&made), products.claim(&made)), (Some(a.clone()), None));
-        products.stored(vec![made]);
+        let id = claim(&mut products, &a);
+        assert_eq!(products.claim(&made), None);
+        products.stored(vec![id]);
         // Made once more, it is still stored.
         products.add(a.clone());
         assert_eq!((products.claim(&made), products.get(&made)), (None, Some(&a)));
@@ -162,7 +193,7 @@ mod tests {
         assert_eq!((products.get(&made), products.get(&other)), (None, Some(&b)));
         products.add(a);
         assert_eq!((products.contains(&made), products.claim(&made)), (true, None));
-        assert_eq!(products.claim(&other), Some(b));
+        claim(&mut products, &b);
     }
 
     #[test]
@@ -170,12 +201,32 @@ mod tests {
         let blob = Blob::new(Sha256, "a");
         let mut products = Products::default();
         products.add(blob.clone());
-        assert_eq!(products.claim(&blob.digest()), Some(blob.clone()));
-        products.unclaim([blob.digest()]);
-        assert_eq!(products.claim(&blob.digest()), Some(blob.clone()));
-        products.stored(vec![blob.digest()]);
+        let id = claim(&mut products, &blob);
+        products.unclaim([id]);
+        assert_eq!(claim(&mut products, &blob), id);
+        products.stored(vec![id]);
         // It comes too late to matter.
-        products.unclaim([blob.digest()]);
+        products.unclaim([id]);
         assert_eq!((products.claim(&blob.digest()), products.get(&blob.digest())), (None, Some(&blob)));
+    }
+
+    #[test]
+    fn what_is_removed_is_made_anew() {
+        let (a, b) = (Blob::new(Sha256, "a"), Blob::new(Sha256, "b"));
+        let mut products = Products::default();
+        products.extend([a.clone(), b.clone()]);
+        let first = claim(&mut products, &a);
+        products.remove(&a.digest());
+        assert!(!products.contains(&a.digest()));
+        // Its upload ends later, and says nothing of what is made in the meantime.
+        products.add(a.clone());
+        products.stored(vec![first]);
+        assert_ne!(claim(&mut products, &a), first);
+        let id = claim(&mut products, &b);
+        products.stored(vec![id]);
+        products.remove(&b.digest());
+        products.forget();
+        products.add(b.clone());
+        assert_ne!(claim(&mut products, &b), id);
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use cas_client::{ExecutionStage, Lookup, Output, outputs};
 use futures_util::stream::AbortHandle;
+use hashbrown::HashTable;
 use overlay::{PathId, Paths};
 use reapi_proto::Digest;
 use reapi_proto::raw::Node;
 use reapi_proto::v2::ActionResult;
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ use super::Priming;
 use super::confirmations::Confirmations;
 use super::order::{Place, Queue};
 use super::outputs::Outputs;
+use super::products::hash;
 use super::tables::{ActId, State, Told};
 use super::task::{Answers, Done, Fetched, fetch, look_up_results};
 use super::window::Ticket;
@@ -142,7 +143,7 @@ impl Running {
 #[derive(Default)]
 pub(super) struct Runs {
     all: Vec<Run>,
-    by_action: FxHashMap<Digest, RunId>,
+    by_action: HashTable<RunId>,
     /// In the order of execution: what is looked up late is executed late.
     check: Queue<RunId>,
     checking: bool,
@@ -155,17 +156,21 @@ pub(super) struct Runs {
 impl Runs {
     /// The run of an action, which begins with this if it is new.
     pub(super) fn of(&mut self, action: Digest, place: Place) -> RunId {
-        let new = RunId(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
-        let id = *self.by_action.entry(action).or_insert(new);
+        let Self { all, by_action, .. } = self;
+        let new = RunId(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        let is_it = |id: &RunId| all[id.0 as usize].action == action;
+        let entry = by_action.entry(hash(&action), is_it, |id| hash(&all[id.0 as usize].action));
+        let id = *entry.or_insert(new).get();
         if id == new {
-            self.all.push(Run::new(action, place));
+            all.push(Run::new(action, place));
         }
         id
     }
 
     /// The run of an action, which is probably this one: answers come in the order of questions, as a rule.
     fn find(&self, probably: Option<RunId>, action: &Digest) -> Option<RunId> {
-        probably.filter(|id| self[*id].action == *action).or_else(|| self.by_action.get(action).copied())
+        let is_it = |id: &RunId| self[*id].action == *action;
+        probably.filter(is_it).or_else(|| self.by_action.find(hash(action), is_it).copied())
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = RunId> + use<> {

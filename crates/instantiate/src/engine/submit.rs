@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Priming;
 use super::order::Queue;
-use super::products::Products;
+use super::products::{ProductId, Products};
 use super::runs::{Ended, Run, RunId, Running, Stage};
 use super::task::{Done, News, restore, upload};
 use super::window::LONGEST_GRANTED;
@@ -88,7 +88,7 @@ impl Priming {
         if self.submissions.uploading || self.submissions.ready.len() >= ahead {
             return;
         }
-        let (mut runs, mut blobs) = (Vec::new(), Vec::new());
+        let (mut runs, mut claimed) = (Vec::new(), Vec::new());
         while runs.len() < UPLOAD_BATCH {
             let Some(id) = self.submissions.admit.pop() else { break };
             if self.runs[id].stage != Stage::Admit {
@@ -98,12 +98,12 @@ impl Priming {
                 self.lay_aside(id);
                 continue;
             }
-            let before = blobs.len();
-            claim_needed(&mut self.made, &self.runs[id], &mut blobs);
-            let upload_bytes = blobs[before..].iter().map(|blob| blob.digest().size_bytes()).sum();
+            let before = claimed.len();
+            claim_needed(&mut self.made, &self.runs[id], &mut claimed);
+            let upload_bytes = claimed[before..].iter().map(|(_, blob)| blob.digest().size_bytes()).sum();
             match self.allow(&self.runs[id], upload_bytes) {
                 Err(skip) => {
-                    self.made.unclaim(blobs.drain(before..).map(|blob| blob.digest()));
+                    self.made.unclaim(claimed.drain(before..).map(|(id, _)| id));
                     self.fail(id, &skip);
                 }
                 Ok(spent) => {
@@ -113,7 +113,7 @@ impl Priming {
                 }
             }
         }
-        if blobs.is_empty() {
+        if claimed.is_empty() {
             for run in runs {
                 self.make_ready(run);
             }
@@ -123,20 +123,20 @@ impl Priming {
             self.set_stage(*run, Stage::Uploading);
         }
         self.submissions.uploading = true;
-        let digests: Vec<Digest> = blobs.iter().map(Blob::digest).collect();
+        let (products, blobs) = claimed.into_iter().unzip();
         let store = Arc::clone(&self.services.blobs);
         self.tasks.push(async move {
             let outcome = upload(store, blobs).await;
-            Done::Uploaded { runs, blobs: digests, outcome }
+            Done::Uploaded { runs, products, outcome }
         });
     }
 
-    pub(super) fn uploaded(&mut self, runs: Vec<RunId>, blobs: Vec<Digest>, outcome: Result<UploadStats>) {
+    pub(super) fn uploaded(&mut self, runs: Vec<RunId>, products: Vec<ProductId>, outcome: Result<UploadStats>) {
         self.submissions.uploading = false;
         match outcome {
             Ok(stats) => {
                 self.count_upload(stats);
-                self.made.stored(blobs);
+                self.made.stored(products);
                 for run in runs {
                     if self.runs[run].stage == Stage::Uploading {
                         self.make_ready(run);
@@ -144,7 +144,7 @@ impl Priming {
                 }
             }
             Err(error) => {
-                self.made.unclaim(blobs);
+                self.made.unclaim(products);
                 let skip = Skip::new(SkipKind::Service, format!("it cannot be uploaded: {error}"));
                 for run in runs {
                     self.fail(run, &skip);
@@ -481,7 +481,7 @@ fn describe(missing: &[Digest], error: &Error) -> String {
 }
 
 /// Adds to `batch` the blobs of a run that the store may lack and that are in no upload.
-fn claim_needed(made: &mut Products, run: &Run, batch: &mut Vec<Blob>) {
+fn claim_needed(made: &mut Products, run: &Run, batch: &mut Vec<(ProductId, Blob)>) {
     let Some(recipe) = &run.recipe else { return };
     batch.extend(made.claim(&run.action));
     batch.extend(recipe.command.and_then(|command| made.claim(&command)));
@@ -489,7 +489,7 @@ fn claim_needed(made: &mut Products, run: &Run, batch: &mut Vec<Blob>) {
     pending.extend(&recipe.platforms);
     while let Some(digest) = pending.pop() {
         // Below a directory that is as recorded, everything is.
-        let Some(blob) = made.claim(&digest) else { continue };
+        let Some((id, blob)) = made.claim(&digest) else { continue };
         pending.extend(Directory::subdirectories(blob.data()));
         if made.has_files()
             && let Ok(directory) = Directory::parse(blob.data().clone())
@@ -501,6 +501,6 @@ fn claim_needed(made: &mut Products, run: &Run, batch: &mut Vec<Blob>) {
                 }
             }
         }
-        batch.push(blob);
+        batch.push((id, blob));
     }
 }

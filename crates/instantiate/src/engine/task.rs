@@ -22,6 +22,7 @@ use super::facts::Found;
 use super::inspection::Read;
 use super::learning::{Requests, Studied};
 use super::outputs::Outputs;
+use super::products::ProductId;
 use super::runs::RunId;
 use crate::skip::{Skip, SkipKind};
 
@@ -56,7 +57,7 @@ pub(super) enum Done {
     /// The action cache was asked after execution.
     Verified { runs: Vec<RunId>, answers: Answers },
     /// What these runs need was uploaded.
-    Uploaded { runs: Vec<RunId>, blobs: Vec<Digest>, outcome: Result<UploadStats> },
+    Uploaded { runs: Vec<RunId>, products: Vec<ProductId>, outcome: Result<UploadStats> },
     /// What the service said is missing for a run was stored again.
     Restored { run: RunId, outcome: Result<UploadStats> },
     /// Directories among a run's outputs were read.

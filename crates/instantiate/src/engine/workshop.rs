@@ -7,8 +7,8 @@ use bytes::Bytes;
 use overlay::{
     AdaptError, Adapted, CommandChange, Forest, LevelId, Missing, PathId, RewriteError, Standing, Substitution,
 };
-use reapi_proto::{Blob, Digest};
 use reapi_proto::raw::{Action, ActionEdit, Command, Directory, Node, RawError};
+use reapi_proto::{Blob, Digest};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Priming;
