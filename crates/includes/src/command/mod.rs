@@ -67,10 +67,6 @@ enum Kept {
     Source(usize),
 }
 
-/// Room for a short command line; longer ones take more.
-const TYPICAL_ARGUMENTS: usize = 16;
-const TYPICAL_BYTES: usize = 512;
-
 impl CompileCommand {
     /// Reads a command line. `arguments[0]` is the compiler, by whatever path,
     /// target prefix and version suffix, or `ccache`, `recc`, `sccache`,
@@ -80,7 +76,7 @@ impl CompileCommand {
     /// assembler, a header to be precompiled, standard input.
     pub fn parse(arguments: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Option<CompileCommand> {
         // One copy of all of them, of which everything that is kept is a part.
-        let (mut text, mut ends) = (Vec::with_capacity(TYPICAL_BYTES), Vec::with_capacity(TYPICAL_ARGUMENTS));
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
         for argument in arguments {
             text.extend_from_slice(argument.as_ref());
             ends.push(text.len());
